@@ -1,0 +1,51 @@
+"""Belief and choice meet here: scores become an order, and the order is compared with the greedy one. numpy only."""
+
+import numpy as np
+
+from models.noise import combine, mix
+from models.types import Array, Scores, Slate
+
+
+def tie_break(item_hash: Array, seed: int) -> Array:
+    """(B,) uint64 that orders equal scores: repeatable for a seed, fair over seeds."""
+    return combine(mix(item_hash), np.uint64(seed))
+
+
+def order_by(value: Array, tie: Array) -> Array:
+    """(B,) candidates by descending value, ties by `tie`."""
+    return np.lexsort((tie, -value))
+
+
+def choose(
+    scores: Scores,
+    *,
+    item_hash: Array,
+    seed: int,
+    top_k: int,
+    bid: Array | None = None,
+    uniform_share: float | None = None,
+) -> Slate:
+    """The slate of one request.
+
+    Args:
+        scores: of B candidates.
+        item_hash: (B,) uint64.
+        seed: the request's.
+        top_k: L = min(top_k, B).
+        bid: (B,) float: orders by score x bid, expected revenue.
+        uniform_share: the probability with which the method orders uniformly at random and else greedily; gives the
+            closed form of the propensity. None where the method is of another kind.
+    """
+    tie = tie_break(item_hash, seed)
+    factor = 1.0 if bid is None else bid
+    count = len(item_hash)
+    shown = min(top_k, count)
+    greedy_order = order_by(scores.p_click * factor, tie)
+    order = order_by(scores.score * factor, tie)[:shown]
+    greedy = np.empty(count, dtype=np.int64)
+    greedy[greedy_order] = np.arange(count)
+    propensity = None
+    if uniform_share:
+        # P(shown) = share * L / B + (1 - share) * [greedy shows it]
+        propensity = uniform_share * shown / count + (1.0 - uniform_share) * (greedy[order] < shown)
+    return Slate(order=order, greedy=greedy, explored=order != greedy_order[:shown], propensity=propensity)
