@@ -1,0 +1,156 @@
+"""The words on the streams: Served, Event, Announcement, DeadLetter. One encode and one decode each.
+
+An entry is one byte of schema version and then msgpack. A caller who writes feedback straight to the stream may send the
+JSON object of POST /v1/events instead: an entry that starts with "{" is read as such.
+"""
+
+from datetime import UTC, datetime
+from typing import Literal, TypeVar
+
+import msgspec
+import numpy as np
+
+from models.types import Array
+from service.errors import EventError
+
+SCHEMA = 1
+MAX_ID_LENGTH = 256  # characters of request, item, event and user ids
+
+T = TypeVar("T")
+
+EventType = Literal["impression", "click"]
+
+
+class Served(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What one request was answered: everything the trainer needs to learn from it and an auditor to repeat it.
+
+    The arrays hold the L shown items, best first.
+    """
+
+    request_id: str
+    time_ms: int  # scorer's clock, Unix
+    lane: str
+    strategy: str
+    version: int  # of the model that scored
+    lambda_: float
+    seed: int  # uint64
+    spec_hash: str
+    bucket: int | None  # of the experiment, None where the caller named the strategy
+    context_index: bytes  # (1, Kc) int32
+    context_weight: bytes  # (1, Kc) float32
+    item_ids: list[str]
+    item_index: bytes  # (L, Ki) int32
+    item_weight: bytes  # (L, Ki) float32
+    p_click: list[float]
+    score: list[float]
+    explored: list[bool]
+    impressions: list[int]  # of each item, as the scorer knew them
+    propensity: list[float] | None
+
+    def context(self) -> tuple[Array, Array]:
+        """((1, Kc) int32, (1, Kc) float32)."""
+        return (
+            np.frombuffer(self.context_index, np.int32).reshape(1, -1),
+            np.frombuffer(self.context_weight, np.float32).reshape(1, -1),
+        )
+
+    def items(self) -> tuple[Array, Array]:
+        """((L, Ki) int32, (L, Ki) float32)."""
+        rows = len(self.item_ids)
+        return (
+            np.frombuffer(self.item_index, np.int32).reshape(rows, -1),
+            np.frombuffer(self.item_weight, np.float32).reshape(rows, -1),
+        )
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Feedback on one item of one request."""
+
+    id: str  # idempotency key: the first event of an id counts
+    type: EventType
+    request_id: str
+    item_id: str
+    time: datetime | None = None  # when it happened, RFC 3339 with a zone
+    value: float | None = None  # reserved for graded feedback; carried, not learned from
+
+
+class Announcement(msgspec.Struct, frozen=True, kw_only=True):
+    """A version was published."""
+
+    lane: str
+    version: int
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry that was not used, and why."""
+
+    stream: str
+    position: str
+    code: str
+    detail: str
+    payload: bytes
+
+
+Message = Served | Event | Announcement | DeadLetter
+
+_PREFIX = bytes([SCHEMA])
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: Message) -> bytes:
+    return _PREFIX + _encoder.encode(message)
+
+
+def decode_served(payload: bytes) -> Served:
+    """Raises EventError: unreadable_entry, schema_version."""
+    served = _decode(payload, _served)
+    rows = len(served.item_ids)
+    columns = (served.p_click, served.score, served.explored, served.impressions)
+    try:
+        served.items(), served.context()
+    except ValueError as error:
+        raise EventError("unreadable_entry", f"arrays: {error}") from None
+    if rows == 0 or any(len(column) != rows for column in columns):
+        raise EventError("unreadable_entry", "the arrays of a served record differ in length")
+    return served
+
+
+def decode_event(payload: bytes) -> Event:
+    """Raises EventError: unreadable_entry, schema_version."""
+    if payload[:1] == b"{":
+        try:
+            return _event_json.decode(payload)
+        except msgspec.MsgspecError as error:
+            raise EventError("unreadable_entry", str(error)) from None
+    return _decode(payload, _event)
+
+
+def decode_announcement(payload: bytes) -> Announcement:
+    """Raises EventError: unreadable_entry, schema_version."""
+    return _decode(payload, _announcement)
+
+
+def decode_dead_letter(payload: bytes) -> DeadLetter:
+    """Raises EventError: unreadable_entry, schema_version."""
+    return _decode(payload, _dead_letter)
+
+
+def _decode(payload: bytes, decoder: "msgspec.msgpack.Decoder[T]") -> T:
+    if payload[:1] != _PREFIX:
+        found = payload[0] if payload else "none"
+        raise EventError("schema_version", f"this build reads entries of schema {SCHEMA}, found {found}")
+    try:
+        return decoder.decode(payload[1:])
+    except msgspec.MsgspecError as error:
+        raise EventError("unreadable_entry", str(error)) from None
+
+
+_served = msgspec.msgpack.Decoder(Served)
+_event = msgspec.msgpack.Decoder(Event)
+_event_json = msgspec.json.Decoder(Event)
+_announcement = msgspec.msgpack.Decoder(Announcement)
+_dead_letter = msgspec.msgpack.Decoder(DeadLetter)
+
+
+def from_millis(time_ms: int) -> datetime:
+    return datetime.fromtimestamp(time_ms / 1000, tz=UTC)

@@ -1,0 +1,100 @@
+"""Settings: `agerank.toml` (path in AGERANK_CONFIG), overruled by AGERANK_ environment variables.
+
+The only reader of file and environment, and only entry points import it; everything else takes arguments.
+Every setting is documented in docs/operations.md; a test fails where one is missing.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+#: The strategies that exist unless the configuration names its own. Lambda and budget are ours (see docs/algorithms.md).
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "greedy": {"method": "greedy"},
+    "random": {"method": "random"},
+    "epsilon_greedy": {"method": "epsilon_greedy", "epsilon": 0.1},
+    "age_ts": {"method": "age", "uncertainty": "thompson", "budget": 0.05},
+    "age_ucb": {"method": "age", "uncertainty": "ucb", "budget": 0.05},
+}
+
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseSettings):
+    """All of them. Both processes read the same file."""
+
+    model_config = SettingsConfigDict(env_prefix="AGERANK_", extra="forbid", frozen=True)
+
+    # What both processes share
+    lane: str = Field("default", pattern=r"^[a-z0-9_-]{1,64}$")
+    data_dir: Path = Path("agerank-data")
+    features: Path = Path("features.toml")
+    strategies: dict[str, dict[str, Any]] = Field(default_factory=lambda: dict(STRATEGIES))
+    redis_url: SecretStr | None = None
+    redis_prefix: str = "agerank"
+    partitions: Positive = 1
+    stream_max_entries: Positive = 1_000_000
+    mature_impressions: Positive = 3_000
+    threads: Positive = 1
+    log_format: Literal["console", "json"] = "console"
+
+    # Scorer
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    engine: Literal["onnx", "torch"] = "onnx"
+    default_strategy: str = "age_ts"
+    traffic: dict[str, Share] = Field(default_factory=dict)
+    traffic_salt: str = "agerank"
+    max_candidates: Positive = 1_000
+    max_events: Positive = 1_000
+    max_body_bytes: Positive = 4 * 1024 * 1024
+    max_in_flight: Positive = 64
+    deadline_s: Seconds = 1.0
+    served_queue_entries: Positive = 10_000
+    swap_poll_s: Seconds = 0.5
+    shutdown_grace_s: Seconds = 5.0
+
+    # Trainer
+    trainer_host: str = "127.0.0.1"
+    trainer_port: int = Field(8001, ge=0, le=65535)
+    hidden: tuple[Positive, Positive, Positive] = (256, 128, 64)
+    gate_hidden: Positive = 32
+    dropout: float = Field(0.01, ge=0, lt=1)
+    initial_ctr: float = Field(0.05, gt=0, lt=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    batch_size: Positive = 256
+    seed: int = Field(0, ge=0)
+    attribution_window_s: Seconds = 600.0
+    impressions: Literal["served", "events"] = "served"
+    max_pending: Positive = 1_000_000
+    publish_interval_s: Seconds = 60.0
+    keep_versions: Positive = 5
+
+    @field_validator("traffic")
+    @classmethod
+    def _shares_sum_to_one(cls, traffic: dict[str, float]) -> dict[str, float]:
+        if traffic and abs(sum(traffic.values()) - 1.0) > 1e-6:
+            raise ValueError(f"the shares must sum to 1, they sum to {sum(traffic.values()):g}")
+        return traffic
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where this lane's versions live."""
+        return self.data_dir / "checkpoints" / self.lane
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = Path(os.environ.get("AGERANK_CONFIG", "agerank.toml"))
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path))

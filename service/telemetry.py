@@ -1,0 +1,155 @@
+"""Every instrument of both processes. The registry is injected; no label is unbounded; base units.
+
+CTR and PCOC are ratios of counters, divided in PromQL so that they aggregate over processes. Their three counters are
+counted by the trainer at the close of the attribution window, so that numerator and denominator are the same impressions.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+#: 0.25 ms to 2.5 s: ranking is milliseconds, a stall is what an operator looks for.
+LATENCY_BUCKETS = (0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+FRESHNESS_BUCKETS = (0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
+CANDIDATE_BUCKETS = (1, 5, 10, 20, 50, 100, 200, 450, 1000, 2000)
+UNCERTAINTY_BUCKETS = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
+STAGES = ("decode", "encode", "score", "respond")
+
+
+class ScorerMetrics:
+    """What the scoring process tells."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.requests = Counter(
+            "agerank_requests_total", "Requests answered.", ["route", "status"], registry=registry
+        )
+        self.latency = Histogram(
+            "agerank_request_seconds",
+            "Time from the request's body to its answer, by route.",
+            ["route"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.stage = Histogram(
+            "agerank_rank_stage_seconds",
+            "Time of one stage of POST /v1/rank: decode, encode, score, respond.",
+            ["stage"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.candidates = Histogram(
+            "agerank_rank_candidates", "Candidates per request.", buckets=CANDIDATE_BUCKETS, registry=registry
+        )
+        self.in_flight = Gauge("agerank_requests_in_flight", "Requests being answered.", registry=registry)
+        self.shed = Counter("agerank_shed_total", "Requests refused unread, by reason.", ["reason"], registry=registry)
+        self.slots = Counter(
+            "agerank_slots_total", "Slots filled, by lane and strategy.", ["lane", "strategy"], registry=registry
+        )
+        self.changed_slots = Counter(
+            "agerank_exploration_changed_slots_total",
+            "Slots that hold another candidate than greedy would have put there.",
+            ["lane", "strategy"],
+            registry=registry,
+        )
+        self.gate = Counter(
+            "agerank_gate_total", "Candidates scored, by what the gate said.", ["strategy", "open"], registry=registry
+        )
+        self.uncertainty = Histogram(
+            "agerank_uncertainty",
+            "Absolute prediction uncertainty |dy| of the shown candidates.",
+            ["strategy"],
+            buckets=UNCERTAINTY_BUCKETS,
+            registry=registry,
+        )
+        self.delta = Histogram(
+            "agerank_score_delta",
+            "Absolute change |score - p_click| of the shown candidates.",
+            ["strategy"],
+            buckets=UNCERTAINTY_BUCKETS,
+            registry=registry,
+        )
+        self.lambda_ = Gauge("agerank_lambda", "Exploration strength in use.", ["lane", "strategy"], registry=registry)
+        self.events = Counter(
+            "agerank_events_total", "Events posted, by type and result.", ["type", "result"], registry=registry
+        )
+        self.served_records = Counter(
+            "agerank_served_records_total",
+            "Served records by result: written, dropped (the queue was full or the process stopped).",
+            ["result"],
+            registry=registry,
+        )
+        self.served_queue = Gauge(
+            "agerank_served_queue_entries", "Served records waiting for Redis.", registry=registry
+        )
+        self.log_up = Gauge("agerank_log_up", "1 while the scorer reaches Redis.", registry=registry)
+        self.model = Info("agerank_model", "The version being served.", ["lane"], registry=registry)
+        self.model_version = Gauge("agerank_model_version", "Step of the served model.", ["lane"], registry=registry)
+        self.model_data_timestamp = Gauge(
+            "agerank_model_data_timestamp_seconds",
+            "Newest event that the served model contains, Unix time; its age is time() minus this.",
+            ["lane"],
+            registry=registry,
+        )
+        self.swaps = Counter(
+            "agerank_swaps_total", "Versions swapped in or refused, by result.", ["lane", "result"], registry=registry
+        )
+        self.swap_seconds = Histogram(
+            "agerank_swap_seconds", "Load and verification of a version.", ["lane"], registry=registry
+        )
+        self.click_to_serving = Histogram(
+            "agerank_click_to_serving_seconds",
+            "From a click to the first model that learned from it being served.",
+            ["lane"],
+            buckets=FRESHNESS_BUCKETS,
+            registry=registry,
+        )
+
+
+class TrainerMetrics:
+    """What the training process tells."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        by_slice = ["lane", "strategy", "item_age"]
+        self.impressions = Counter(
+            "agerank_impressions_total", "Impressions whose window closed.", by_slice, registry=registry
+        )
+        self.clicks = Counter("agerank_clicks_total", "Clicks on those impressions.", by_slice, registry=registry)
+        self.predicted_clicks = Counter(
+            "agerank_predicted_clicks_total", "Sum of p_click at serving over them.", by_slice, registry=registry
+        )
+        self.score_sum = Counter(
+            "agerank_score_sum_total", "Sum of the exploring score at serving over them.", by_slice, registry=registry
+        )
+        self.entries = Counter(
+            "agerank_stream_entries_total", "Stream entries read, by stream.", ["stream"], registry=registry
+        )
+        self.lag = Gauge(
+            "agerank_stream_lag_entries", "Entries after the trainer's position.", ["stream"], registry=registry
+        )
+        self.trimmed = Counter(
+            "agerank_stream_trimmed_total",
+            "Times that Redis had removed entries the trainer had not read.",
+            ["stream"],
+            registry=registry,
+        )
+        self.join = Counter(
+            "agerank_join_total",
+            "Events by what the join made of them: matched, duplicate, late, unknown_request, evicted.",
+            ["result"],
+            registry=registry,
+        )
+        self.join_pending = Gauge(
+            "agerank_join_pending", "Impressions waiting for their window to close.", registry=registry
+        )
+        self.dead_letters = Counter(
+            "agerank_dead_letters_total", "Entries set aside, by reason.", ["code"], registry=registry
+        )
+        self.examples = Counter("agerank_examples_total", "Examples learned from.", registry=registry)
+        self.steps = Counter("agerank_steps_total", "Optimiser steps.", registry=registry)
+        self.loss = Gauge("agerank_loss", "Log loss of the last batch before learning from it.", registry=registry)
+        self.publishes = Counter(
+            "agerank_publishes_total", "Versions published or failed, by result.", ["result"], registry=registry
+        )
+        self.publish_seconds = Histogram("agerank_publish_seconds", "Time to publish a version.", registry=registry)
+        self.published_version = Gauge("agerank_published_version", "Step last published.", registry=registry)
+        self.log_up = Gauge("agerank_trainer_log_up", "1 while the trainer reaches Redis.", registry=registry)
