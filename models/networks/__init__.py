@@ -1,0 +1,1 @@
+"""Networks: one published architecture a file, its configuration beside it."""

@@ -1,0 +1,39 @@
+"""Policy: a network, its parameters and a strategy, in torch. What offline evaluation and the torch engine rank with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.networks.click import ClickNetwork, Params, Tensors
+from models.registry import Strategy
+from models.types import Array, Batch, NoiseInput, Scores
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Ranks with fixed parameters."""
+
+    network: ClickNetwork
+    params: Params
+    strategy: Strategy
+
+    @property
+    def noise(self) -> tuple[NoiseInput, ...]:
+        """The random inputs to draw for `scores`."""
+        return self.strategy.exploration.noise(self.network)
+
+    def scores(self, batch: Batch, noise: Mapping[str, Array], lambda_: float, impressions: Array) -> Scores:
+        """numpy in, numpy out; shapes as in `models.registry.Exploration.scores`."""
+        device = next(iter(self.params.values())).device
+        with torch.inference_mode():
+            scores = self.strategy.exploration.scores(
+                self.network,
+                self.params,
+                Tensors(*(torch.from_numpy(array).to(device) for array in batch)),
+                {name: torch.from_numpy(array).to(device) for name, array in noise.items()},
+                torch.tensor(lambda_, dtype=torch.float32, device=device),
+                torch.from_numpy(np.asarray(impressions, dtype=np.int64)).to(device),
+            )
+        return Scores(*(one.numpy(force=True) for one in scores))

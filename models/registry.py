@@ -1,0 +1,116 @@
+"""Methods by name, and a strategy: a method with its options, its lambda and how its choices are logged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+import msgspec
+from torch import Tensor
+
+from models.exploration.age import Age
+from models.exploration.epsilon_greedy import EpsilonGreedy
+from models.exploration.greedy import Greedy
+from models.exploration.random import Random
+from models.networks.click import ClickNetwork, Params, Tensors
+from models.types import NoiseInput, Scores
+
+#: Where a budget starts looking for its lambda. Ours: the published 0.001 moves a score by 1e-5 of itself.
+INITIAL_LAMBDA = 10.0
+
+
+class Exploration(Protocol):
+    """What every method is: the noise it wants, and scores from belief and noise.
+
+    A method that orders uniformly at random with some probability, and else greedily, also has `uniform_share`, that
+    probability: it gives its propensities a closed form.
+    """
+
+    def noise(self, network: ClickNetwork) -> tuple[NoiseInput, ...]:
+        """The random inputs, in a fixed order."""
+        ...
+
+    def scores(
+        self,
+        network: ClickNetwork,
+        params: Params,
+        batch: Tensors,
+        noise: Mapping[str, Tensor],
+        lambda_: Tensor,
+        impressions: Tensor,
+    ) -> Scores:
+        """Scores of B candidates.
+
+        Args:
+            batch: one request (C = 1) or rows of several (C = B).
+            noise: NoiseInput.name -> (S, R, U).
+            lambda_: () float32.
+            impressions: (B,) int64, how often each candidate was shown.
+        """
+        ...
+
+
+METHODS: dict[str, type] = {"greedy": Greedy, "random": Random, "epsilon_greedy": EpsilonGreedy, "age": Age}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """A method as it is served.
+
+    Args:
+        name: what requests, logs and metrics call it.
+        method: key of METHODS.
+        exploration: the method itself.
+        options: of the method, as configured.
+        lambda_: exploration strength; where there is a budget, the strength to start from.
+        budget: target share of shown slots that exploration changes; None keeps lambda as given.
+        propensity_samples: draws of a Monte Carlo propensity; 0 for none.
+    """
+
+    name: str
+    method: str
+    exploration: Exploration
+    options: dict[str, Any] = field(default_factory=dict)
+    lambda_: float = INITIAL_LAMBDA
+    budget: float | None = None
+    propensity_samples: int = 0
+
+    @property
+    def uniform_share(self) -> float | None:
+        return cast(float | None, getattr(self.exploration, "uniform_share", None))
+
+
+def build(name: str, options: Mapping[str, Any]) -> Strategy:
+    """A strategy from its configuration: `method`, `lambda`, `budget`, `propensity_samples`, and the method's own options.
+
+    Raises:
+        ValueError: an unknown method or option, or a value out of range; the text names the strategy.
+    """
+    given = dict(options)
+    method = given.pop("method", name)
+    if method not in METHODS:
+        raise ValueError(f"strategy {name!r}: unknown method {method!r}; known are {', '.join(sorted(METHODS))}")
+    lambda_ = given.pop("lambda", None)
+    budget = given.pop("budget", None)
+    samples = given.pop("propensity_samples", 0)
+    kind = METHODS[method]
+    unknown = set(given) - set(kind.__dataclass_fields__)
+    if unknown:
+        known = sorted([*kind.__dataclass_fields__, "lambda", "budget", "propensity_samples"])
+        raise ValueError(f"strategy {name!r}: unknown options {sorted(unknown)}; {method} has {known}")
+    if budget is not None and not 0.0 < budget < 1.0:
+        raise ValueError(f"strategy {name!r}: budget must lie in (0, 1), got {budget}")
+    if lambda_ is not None and lambda_ < 0.0:
+        raise ValueError(f"strategy {name!r}: lambda must not be negative, got {lambda_}")
+    try:
+        exploration = msgspec.convert(given, kind)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ValueError(f"strategy {name!r}: {error}") from None
+    return Strategy(
+        name=name,
+        method=method,
+        exploration=exploration,
+        options=given,
+        lambda_=INITIAL_LAMBDA if lambda_ is None else float(lambda_),
+        budget=budget,
+        propensity_samples=int(samples),
+    )
