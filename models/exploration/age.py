@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.networks.click import ClickNetwork, Params, Tensors
+from models.networks.click import ClickNetwork, Dropout, Params, Tensors
 from models.types import NoiseInput, Scope, Scores
 
 
@@ -42,7 +42,7 @@ class Age:
 
     uncertainty: Literal["thompson", "ucb"] = "thompson"
     draws: int = 20
-    dropout: Literal["full", "last_layer"] = "full"
+    dropout: Dropout = "full"
     rate: float = 0.01
     mask_scope: Scope = "request"
     direction: Literal["fgm", "pgd"] = "pgd"
@@ -85,7 +85,7 @@ class Age:
         """See `models.registry.Exploration`."""
         h = network.embed(params, batch)  # (B, D)
         p, gradient = network.click_and_gradient(params, h)  # y' and grad_h f, [1] eq. (2) and (10)
-        uncertainty = self._uncertainty(p, torch.sigmoid(network.logit(params, h, noise["masks"])))
+        uncertainty = self._uncertainty(p, torch.sigmoid(network.logit(params, h, noise["masks"], dropout=self.dropout)))
         threshold = self._threshold(network, params, h)
         is_open = p >= threshold  # [1] eq. (14)
         if self.max_impressions is not None:

@@ -10,7 +10,7 @@ References:
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from models.spec import FeatureSpec, Layout
 from models.types import Batch
 
 Params = dict[str, Tensor]
+Dropout = Literal["full", "last_layer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,18 +97,21 @@ class ClickNetwork:
         item = _pool(params, self.spec.item, batch.item_index, batch.item_weight)  # (B, Di)
         return torch.cat([context.expand(item.shape[0], -1), item], dim=1)
 
-    def logit(self, params: Params, h: Tensor, masks: Tensor | None = None) -> Tensor:
+    def logit(
+        self, params: Params, h: Tensor, masks: Tensor | None = None, *, dropout: Dropout = "full"
+    ) -> Tensor:
         """Click logit.
 
         Args:
             h: (B, D).
-            masks: (S, R, U) dropout masks over the last U hidden units, already scaled by 1 / (1 - rate): U = all of them
-                for full dropout, the last layer's alone for the hybrid of one trunk and S heads.
+            masks: (S, R, U) dropout masks, already scaled by 1 / (1 - rate).
+            dropout: what the masks cover: "full", all hidden units in the order of the layers, or "last_layer" alone:
+                one trunk and S heads.
 
         Returns:
             (B,) without masks, (S, B) with.
         """
-        start = 0 if masks is None else masks.shape[-1] - sum(self.config.hidden)
+        start = 0 if dropout == "full" else -sum(self.config.hidden[:-1])
         z = h
         for layer, units in enumerate(self.config.hidden):
             z = torch.relu(functional.linear(z, params[f"mlp.{layer}.weight"], params[f"mlp.{layer}.bias"]))
