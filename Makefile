@@ -1,0 +1,36 @@
+# Nothing to do before any of these: each makes .venv, installs into it once, and runs.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: help demo test check clean
+
+help:
+	@echo "make demo    watch the service explore, learn from clicks and get better (60 s)"
+	@echo "make test    check the code, then run every test"
+	@echo "make check   formatting, lint, types and import directions only"
+	@echo "make clean   remove .venv and every cache"
+
+demo: .venv/demo
+	$(BIN)/agerank demo
+
+test: .venv/dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test
+
+check: .venv/dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
+
+# Stamp files: made anew when a dependency may have changed.
+.venv/demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[serve,train,demo]'
+	@touch $@
+
+.venv/dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[serve,train,demo,dev]'
+	@touch $@ .venv/demo
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,83 @@
+"""agerank: one program, one file a command. A command's module is imported only when that command is called.
+
+So `agerank serve` starts without torch and `agerank train` without a web framework, and each names the extra it lacks.
+"""
+
+from importlib import import_module, metadata
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+
+
+class Entry(NamedTuple):
+    """A command as `agerank --help` lists it. The whole story is in the command's own help."""
+
+    summary: str
+    extras: str  # that it needs
+
+
+COMMANDS = {
+    "serve": Entry("Run the scorer: ranks candidates over HTTP and takes feedback.", "serve"),
+    "train": Entry("Run the trainer: learns from the clicks and publishes versions.", "train"),
+    "demo": Entry("Watch the whole loop on this machine: simulated users, live figures.", "serve,train,demo"),
+    "replay": Entry("Judge strategies on a log of uniformly random traffic.", "train"),
+    "ingest": Entry("Warm start: learn from a historical log before the first request.", "train,demo"),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Lists the commands without importing them, and imports the one that is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, listed, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name else listed, rest
+
+
+def load(name: str) -> Any:
+    """The command with all its options, from `scripts.<name>`. Exits with 2 where an extra is not installed."""
+    try:
+        module = import_module(f"scripts.{name}")
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("models", "service", "scripts"):
+            raise
+        typer.echo(f"agerank {name} needs {missing}: pip install 'agerank[{COMMANDS[name].extras}]'", err=True)
+        raise typer.Exit(2) from None
+    single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    single.command(name)(getattr(module, name))
+    return typer.main.get_command(single)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"agerank {metadata.version('agerank')}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+for _name, _entry in COMMANDS.items():
+    app.command(_name, help=_entry.summary)(lambda: None)  # listed only: LazyGroup puts the real one in its place
+
+
+@app.callback()
+def agerank(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Rank candidates, explore inside the click model, learn from the clicks.
+
+    To see it work: `agerank demo`. It needs nothing beside it and takes a minute.
+
+    In earnest it is two processes with one folder and one Redis between them: `agerank train` publishes versions of
+    the model, `agerank serve` ranks with the newest. Both read agerank.toml (or the file that AGERANK_CONFIG names),
+    which AGERANK_ variables overrule: `AGERANK_PORT=8080 agerank serve`.
+    """
