@@ -1,0 +1,59 @@
+"""Quality of predicted click probabilities. numpy only; NaN where a metric is undefined.
+
+Every function takes p (N,) in [0, 1] and y (N,) in {0, 1}.
+
+References:
+    [1] He et al. 2014, "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD: normalized entropy.
+    [2] Naeini, Cooper, Hauskrecht 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI: ECE.
+"""
+
+import numpy as np
+
+from models.types import Array
+
+_SMALLEST = 1e-7  # a float32 sigmoid may round to 0 or 1; one sure and wrong prediction must not make a mean infinite
+
+
+def log_loss(p: Array, y: Array) -> float:
+    """Mean cross entropy in nats."""
+    if len(p) == 0:
+        return float("nan")
+    p = np.clip(np.asarray(p, dtype=np.float64), _SMALLEST, 1.0 - _SMALLEST)
+    return float(-np.mean(np.where(y > 0, np.log(p), np.log1p(-p))))
+
+
+def auc(p: Array, y: Array) -> float:
+    """Probability that a clicked row is predicted above an unclicked one, ties counting half."""
+    clicked = np.asarray(y) > 0
+    clicks, others = int(clicked.sum()), int((~clicked).sum())
+    if clicks == 0 or others == 0:
+        return float("nan")
+    _, value, count = np.unique(p, return_inverse=True, return_counts=True)
+    rank = np.cumsum(count) - (count - 1) / 2  # 1-based; equal predictions share their mean rank
+    return float((rank[value][clicked].sum() - clicks * (clicks + 1) / 2) / (clicks * others))
+
+
+def pcoc(p: Array, y: Array) -> float:
+    """Predicted clicks over clicks: 1 is calibrated, above 1 predicts too much."""
+    clicks = float(np.sum(y))
+    return float(np.sum(p, dtype=np.float64) / clicks) if clicks else float("nan")
+
+
+def ece(p: Array, y: Array, bins: int) -> float:
+    """Expected calibration error [2]: mean gap between prediction and CTR over bins of equal mass.
+
+    Bins of equal width, as in [2], would put nearly all of a skewed CTR into one.
+    """
+    if len(p) == 0:
+        return float("nan")
+    gap = np.asarray(p, dtype=np.float64) - y
+    parts = np.array_split(gap[np.argsort(p, kind="stable")], bins)
+    return float(sum(abs(part.sum()) for part in parts) / len(gap))
+
+
+def normalized_entropy(p: Array, y: Array) -> float:
+    """Log loss over that of always predicting the CTR [1]: below 1 is better than knowing only the CTR."""
+    ctr = float(np.mean(y)) if len(y) else float("nan")
+    if not 0.0 < ctr < 1.0:
+        return float("nan")
+    return log_loss(p, y) / float(-(ctr * np.log(ctr) + (1.0 - ctr) * np.log1p(-ctr)))
