@@ -1,8 +1,8 @@
 """Budget: the lambda that keeps exploration to a share of the shown slots.
 
-A window of slots tells which share exploration changed at the lambda that was in use, and corrects *that* lambda: feedback
-about an older one, delayed by the stream and the publish interval, cannot wind the controller up. Pure arithmetic; its
-state travels in the checkpoint. The constants are ours.
+A window of slots tells which share exploration changed at the lambda that was in use, and corrects *that* lambda:
+feedback about an older one, delayed by the stream and the publish interval, cannot wind the controller up.
+Pure arithmetic; its state travels in the checkpoint. The constants are ours.
 """
 
 import math

@@ -1,19 +1,20 @@
 """The ranking graph of a strategy as ONNX bytes: the torch code of the method, traced; no second copy of any formula.
 
-Parameters, noise, lambda and impression counts are inputs, so the bytes depend on shapes alone: a new model version runs
-through the very same graph.
+Parameters, noise, lambda and impression counts are inputs, so the bytes depend on shapes alone: a new model version
+runs through the very same graph.
 """
 
 import io
 import warnings
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from models.networks.click import ClickNetwork, Tensors
+from models.networks.click import ClickNetwork
 from models.registry import Strategy
-from models.types import Scores
+from models.types import Batch, Scores
 
 #: Prefix of the graph inputs that are parameters.
 PARAM = "param."
@@ -26,13 +27,13 @@ class _Graph(nn.Module):
         super().__init__()
         self.network, self.strategy, self.params, self.noise = network, strategy, params, noise
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor) -> Scores[Tensor]:
         values = list(inputs)
-        batch = Tensors(*values[:4])
+        batch = Batch(*values[:4])
         impressions, lambda_ = values[4], values[5]
         noise = dict(zip(self.noise, values[6 : 6 + len(self.noise)], strict=True))
         params = dict(zip(self.params, values[6 + len(self.noise) :], strict=True))
-        return tuple(self.strategy.exploration.scores(self.network, params, batch, noise, lambda_, impressions))
+        return self.strategy.exploration.scores(self.network, params, batch, noise, lambda_, impressions)
 
 
 def export(network: ClickNetwork, strategy: Strategy) -> bytes:
@@ -69,7 +70,7 @@ def export(network: ClickNetwork, strategy: Strategy) -> bytes:
         torch.onnx.export(
             graph,
             tuple(inputs.values()),
-            buffer,
+            cast(str, buffer),  # torch takes a file object, its annotation only a path
             input_names=list(inputs),
             output_names=list(Scores._fields),
             dynamic_axes=free,

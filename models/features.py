@@ -1,10 +1,11 @@
 """The one encoder of serving and training: raw field values to rows of the embedding tables. numpy only.
 
-Every kind is a bag of weighted rows (see `models.spec`), so the network knows only one operation. Values are hashed with
-xxh3-64 under the field's own seed: stable over processes, machines and versions.
+Every kind is a bag of weighted rows (see `models.spec`), so the network knows only one operation. Values are hashed
+with xxh3-64 under the field's own seed: stable over processes, machines and versions.
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,6 @@ class FeatureError(ValueError):
     def __init__(self, code: str, path: str, message: str) -> None:
         super().__init__(f"{path}: {message}")
         self.code, self.path, self.message = code, path, message
-
 
 
 def item_hashes(ids: Sequence[str]) -> Array:
@@ -92,39 +92,58 @@ def _fill(
     """Writes one row's slots of `columns` into index and weight, both (K,)."""
     used = 0
     for column in columns:
-        field, start, offset, seed = column
+        field = column.field
         if field.source == "id":
-            value = entity
+            value: object = entity
         else:
             value = features.get(field.name)
             used += field.name in features
-        if value is None or value == []:
-            index[start], weight[start] = offset, 1.0
-        elif field.kind == "numeric":
-            number = _number(value, f"{path}.{field.name}")
-            scaled = (number - field.mean) / field.std
-            index[start], weight[start] = offset + 1, min(max(scaled, -_NUMBER_LIMIT), _NUMBER_LIMIT)
-        elif field.kind == "categorical":
-            index[start], weight[start] = offset + _bucket(value, seed, field.buckets, path, field.name), 1.0
-        else:
-            if not isinstance(value, list | tuple):
-                raise FeatureError("feature_type", f"{path}.{field.name}", "expected a list of strings or integers")
-            if len(value) > field.max_values:
-                raise FeatureError(
-                    "feature_too_many_values",
-                    f"{path}.{field.name}",
-                    f"{len(value)} values, at most {field.max_values} allowed",
-                )
-            end = start + len(value)
-            index[start:end] = [offset + _bucket(one, seed, field.buckets, path, field.name) for one in value]
-            weight[start:end] = 1.0 / len(value) if field.pooling == "mean" else 1.0
+        rows, weights = _MISSING if value is None else _READERS[field.kind](column, value, f"{path}.{field.name}")
+        for slot, (row, amount) in enumerate(zip(rows, weights, strict=True), column.start):
+            index[slot], weight[slot] = column.offset + row, amount
     if used != len(features):
         known = {column.field.name for column in columns if column.field.source == "features"}
         unknown = min(set(features) - known)
-        raise FeatureError("unknown_feature", f"{path}.{unknown}", f"not in the feature spec; known are {sorted(known)}")
+        message = f"not in the feature spec; known are {sorted(known)}"
+        raise FeatureError("unknown_feature", f"{path}.{unknown}", message)
 
 
-def _bucket(value: object, seed: int, buckets: int, path: str, name: str) -> int:
+Bag = tuple[Sequence[int], Sequence[float]]  # a field's rows and their weights
+
+_MISSING: Bag = ([0], [1.0])
+
+
+def _categorical(column: Column, value: object, path: str) -> Bag:
+    return [_bucket(column, value, path)], [1.0]
+
+
+def _multi_hot(column: Column, value: object, path: str) -> Bag:
+    if not isinstance(value, list | tuple):
+        raise FeatureError("feature_type", path, f"expected a list of strings or integers, not {_kind(value)}")
+    most = column.field.max_values
+    if len(value) > most:
+        raise FeatureError("feature_too_many_values", path, f"{len(value)} values, at most {most} allowed")
+    if not value:
+        return _MISSING
+    amount = 1.0 / len(value) if column.field.pooling == "mean" else 1.0
+    return [_bucket(column, one, path) for one in value], [amount] * len(value)
+
+
+def _numeric(column: Column, value: object, path: str) -> Bag:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise FeatureError("feature_type", path, f"expected a number, not {_kind(value)}")
+    # An integer beyond float64 is as little a feature as infinity.
+    number = float(value) if abs(value) < sys.float_info.max else math.inf
+    if not math.isfinite(number):
+        raise FeatureError("feature_not_finite", path, "expected a finite number")
+    scaled = (number - column.field.mean) / column.field.std
+    return [1], [min(max(scaled, -_NUMBER_LIMIT), _NUMBER_LIMIT)]
+
+
+_READERS = {"categorical": _categorical, "multi_hot": _multi_hot, "numeric": _numeric}
+
+
+def _bucket(column: Column, value: object, path: str) -> int:
     """1-based hash bucket; 1 and "1" are the same value, true is "true"."""
     if isinstance(value, str):
         text = value
@@ -133,19 +152,11 @@ def _bucket(value: object, seed: int, buckets: int, path: str, name: str) -> int
     elif isinstance(value, int):
         text = str(value)
     else:
-        raise FeatureError("feature_type", f"{path}.{name}", f"expected a string or an integer, not {_kind(value)}")
-    return 1 + xxhash.xxh3_64_intdigest(text.encode(), seed) % buckets
-
-
-def _number(value: object, path: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise FeatureError("feature_type", path, f"expected a number, not {_kind(value)}")
-    if not math.isfinite(value):
-        raise FeatureError("feature_not_finite", path, "expected a finite number")
-    return float(value)
+        raise FeatureError("feature_type", path, f"expected a string or an integer, not {_kind(value)}")
+    return 1 + xxhash.xxh3_64_intdigest(text.encode(), column.seed) % column.field.buckets
 
 
 def _kind(value: object) -> str:
-    return {"dict": "an object", "list": "a list", "str": "a string", "bool": "a boolean", "float": "a fraction"}.get(
-        type(value).__name__, type(value).__name__
-    )
+    """A JSON type's name, for a person."""
+    names = {"dict": "an object", "list": "a list", "str": "a string", "bool": "a boolean", "float": "a fraction"}
+    return names.get(type(value).__name__, type(value).__name__)

@@ -5,8 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from models.networks.click import ClickNetwork, Params, Tensors
+from models.networks.click import ClickNetwork, Params, tensors
 from models.types import Array, Batch
+
+#: What torch.optim.Adam keeps of each parameter.
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class Learner:
@@ -32,14 +35,14 @@ class Learner:
     def predict(self, batch: Batch) -> Array:
         """Click probabilities (B,) float32, without dropout."""
         with torch.inference_mode():
-            h = self.network.embed(self.params, Tensors.of(batch))
+            h = self.network.embed(self.params, tensors(batch))
             return torch.sigmoid(self.network.logit(self.params, h)).numpy()
 
     def learn(self, batch: Batch, label: Array) -> float:
         """One step on B examples (C = B rows of context), label (B,) in {0, 1}. Returns the click loss before it."""
         masks = self._masks(len(label))
         click, gate = self.network.loss(
-            self.params, Tensors.of(batch), masks, torch.from_numpy(np.asarray(label, dtype=np.float32))
+            self.params, tensors(batch), masks, torch.from_numpy(np.asarray(label, dtype=np.float32))
         )
         self._optimizer.zero_grad(set_to_none=True)
         (click + gate).backward()  # type: ignore[no-untyped-call]
@@ -70,9 +73,10 @@ class Learner:
                 if name not in weights or weights[name].shape != tuple(value.shape):
                     raise ValueError(f"parameter {name}: expected shape {tuple(value.shape)}")
                 value.copy_(torch.from_numpy(weights[name].copy()))
-                moments = {key.split(".", 2)[1]: array for key, array in state.items() if key.split(".", 2)[2:] == [name]}
                 self._optimizer.state[value] = {
-                    moment: torch.from_numpy(array.copy()) for moment, array in moments.items()
+                    moment: torch.from_numpy(state[f"adam.{moment}.{name}"].copy())
+                    for moment in _MOMENTS
+                    if f"adam.{moment}.{name}" in state
                 }
         self.step = step
 

@@ -29,10 +29,11 @@ def mix(value: Array) -> Array:
     with np.errstate(over="ignore"):
         value = (value ^ (value >> np.uint64(30))) * _MIX_1
         value = (value ^ (value >> np.uint64(27))) * _MIX_2
-    return value ^ (value >> np.uint64(31))
+        value = value ^ (value >> np.uint64(31))
+    return value
 
 
-def combine(key: Array, other: Array) -> Array:
+def combine(key: Array, other: Array | np.uint64) -> Array:
     """A new key from two, order mattering. uint64 arrays that broadcast -> uint64."""
     with np.errstate(over="ignore"):
         return mix(mix(key) + _GOLDEN + other)

@@ -1,4 +1,4 @@
-"""Policy: a network, its parameters and a strategy, in torch. What offline evaluation and the torch engine rank with."""
+"""Policy: a network, its parameters and a strategy, in torch. Offline evaluation and the torch engine rank with it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from models.networks.click import ClickNetwork, Params, Tensors
+from models.networks.click import ClickNetwork, Params, tensors
 from models.registry import Strategy
 from models.types import Array, Batch, NoiseInput, Scores
 
@@ -31,7 +31,7 @@ class Policy:
             scores = self.strategy.exploration.scores(
                 self.network,
                 self.params,
-                Tensors(*(torch.from_numpy(array).to(device) for array in batch)),
+                tensors(batch, device),
                 {name: torch.from_numpy(array).to(device) for name, array in noise.items()},
                 torch.tensor(lambda_, dtype=torch.float32, device=device),
                 torch.from_numpy(np.asarray(impressions, dtype=np.int64)).to(device),

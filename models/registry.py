@@ -1,7 +1,7 @@
 """Methods by name, and a strategy: a method with its options, its lambda and how its choices are logged."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -11,8 +11,8 @@ from models.exploration.age import Age
 from models.exploration.epsilon_greedy import EpsilonGreedy
 from models.exploration.greedy import Greedy
 from models.exploration.random import Random
-from models.networks.click import ClickNetwork, Params, Tensors
-from models.types import NoiseInput, Scores
+from models.networks.click import ClickNetwork, Params
+from models.types import Batch, NoiseInput, Scores
 
 #: Where a budget starts looking for its lambda. Ours: the published 0.001 moves a score by 1e-5 of itself.
 INITIAL_LAMBDA = 10.0
@@ -33,11 +33,11 @@ class Exploration(Protocol):
         self,
         network: ClickNetwork,
         params: Params,
-        batch: Tensors,
+        batch: Batch[Tensor],
         noise: Mapping[str, Tensor],
         lambda_: Tensor,
         impressions: Tensor,
-    ) -> Scores:
+    ) -> Scores[Tensor]:
         """Scores of B candidates.
 
         Args:
@@ -49,7 +49,12 @@ class Exploration(Protocol):
         ...
 
 
-METHODS: dict[str, type] = {"greedy": Greedy, "random": Random, "epsilon_greedy": EpsilonGreedy, "age": Age}
+METHODS: dict[str, type[Greedy | Random | EpsilonGreedy | Age]] = {
+    "greedy": Greedy,
+    "random": Random,
+    "epsilon_greedy": EpsilonGreedy,
+    "age": Age,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +85,7 @@ class Strategy:
 
 
 def build(name: str, options: Mapping[str, Any]) -> Strategy:
-    """A strategy from its configuration: `method`, `lambda`, `budget`, `propensity_samples`, and the method's own options.
+    """A strategy from its configuration: `method`, `lambda`, `budget`, `propensity_samples`, and the method's options.
 
     Raises:
         ValueError: an unknown method or option, or a value out of range; the text names the strategy.
@@ -93,16 +98,17 @@ def build(name: str, options: Mapping[str, Any]) -> Strategy:
     budget = given.pop("budget", None)
     samples = given.pop("propensity_samples", 0)
     kind = METHODS[method]
-    unknown = set(given) - set(kind.__dataclass_fields__)
+    own = [option.name for option in fields(kind)]
+    unknown = set(given) - set(own)
     if unknown:
-        known = sorted([*kind.__dataclass_fields__, "lambda", "budget", "propensity_samples"])
+        known = sorted([*own, "lambda", "budget", "propensity_samples"])
         raise ValueError(f"strategy {name!r}: unknown options {sorted(unknown)}; {method} has {known}")
     if budget is not None and not 0.0 < budget < 1.0:
         raise ValueError(f"strategy {name!r}: budget must lie in (0, 1), got {budget}")
     if lambda_ is not None and lambda_ < 0.0:
         raise ValueError(f"strategy {name!r}: lambda must not be negative, got {lambda_}")
     try:
-        exploration = msgspec.convert(given, kind)
+        exploration: Exploration = msgspec.convert(given, kind)
     except (msgspec.ValidationError, ValueError) as error:
         raise ValueError(f"strategy {name!r}: {error}") from None
     return Strategy(

@@ -15,34 +15,37 @@ numpy only: the scorer imports this module, and the scorer never imports torch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypeVar
 
 Array = NDArray[Any]
+A = TypeVar(
+    "A", default=Array
+)  # Batch and Scores hold numpy arrays, or in the torch half Batch[Tensor], Scores[Tensor]
 Scope = Literal["request", "candidate", "version"]
 ItemAge = Literal["new", "mature"]
 
 
-class Batch(NamedTuple):
+class Batch(NamedTuple, Generic[A]):
     """Encoded rows: a bag of weighted table rows for each side. Made only by `models.features`."""
 
-    context_index: Array  # (C, Kc) int32, rows of the context tables
-    context_weight: Array  # (C, Kc) float32, 0 where a slot is empty
-    item_index: Array  # (B, Ki) int32
-    item_weight: Array  # (B, Ki) float32
+    context_index: A  # (C, Kc) int32, rows of the context tables
+    context_weight: A  # (C, Kc) float32, 0 where a slot is empty
+    item_index: A  # (B, Ki) int32
+    item_weight: A  # (B, Ki) float32
 
 
-class Scores(NamedTuple):
+class Scores(NamedTuple, Generic[A]):
     """What an exploration method says about every candidate. All (B,) float32."""
 
-    p_click: Array  # y' = f(h), in (0, 1)
-    score: Array  # y_final, orders the slate
-    uncertainty: Array  # dy; signed for Thompson, >= 0 for UCB, 0 where the method has none
-    gate_open: Array  # 1 where the candidate may be explored, else 0
-    gate_threshold: Array  # y_s; 0 where there is no gate
-    gradient_norm: Array  # |grad_h f|; 0 where the method takes no gradient
+    p_click: A  # y' = f(h), in (0, 1)
+    score: A  # y_final, orders the slate
+    uncertainty: A  # dy; signed for Thompson, >= 0 for UCB, 0 where the method has none
+    gate_open: A  # 1 where the candidate may be explored, else 0
+    gate_threshold: A  # y_s; 0 where there is no gate
+    gradient_norm: A  # |grad_h f|; 0 where the method takes no gradient
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The words on the streams: Served, Event, Announcement, DeadLetter. One encode and one decode each.
 
-An entry is one byte of schema version and then msgpack. A caller who writes feedback straight to the stream may send the
-JSON object of POST /v1/events instead: an entry that starts with "{" is read as such.
+An entry is one byte of schema version and then msgpack. A caller who writes feedback straight to the stream may send
+the JSON object of POST /v1/events instead: an entry that starts with "{" is read as such.
 """
 
 from datetime import UTC, datetime

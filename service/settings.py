@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-#: The strategies that exist unless the configuration names its own. Lambda and budget are ours (see docs/algorithms.md).
+#: The strategies that exist unless the configuration names its own. Epsilon and budgets are ours.
 STRATEGIES: dict[str, dict[str, Any]] = {
     "greedy": {"method": "greedy"},
     "random": {"method": "random"},

@@ -1,7 +1,7 @@
 """Every instrument of both processes. The registry is injected; no label is unbounded; base units.
 
-CTR and PCOC are ratios of counters, divided in PromQL so that they aggregate over processes. Their three counters are
-counted by the trainer at the close of the attribution window, so that numerator and denominator are the same impressions.
+CTR and PCOC are ratios of counters, divided in PromQL so that they aggregate over processes. Their counters are counted
+by the trainer when an attribution window closes, so that numerator and denominator are the same impressions.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -19,9 +19,7 @@ class ScorerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self.requests = Counter(
-            "agerank_requests_total", "Requests answered.", ["route", "status"], registry=registry
-        )
+        self.requests = Counter("agerank_requests_total", "Requests answered.", ["route", "status"], registry=registry)
         self.latency = Histogram(
             "agerank_request_seconds",
             "Time from the request's body to its answer, by route.",

@@ -1,1 +1,4 @@
-"""Exploration methods: one published method a file, none importing another. All satisfy `models.registry.Exploration`."""
+"""Exploration methods: one published method a file, none importing another.
+
+All satisfy `models.registry.Exploration`.
+"""

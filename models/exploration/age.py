@@ -1,7 +1,7 @@
 """AGE: adversarial gradient driven exploration.
 
-The score of a candidate is what the model would say after one imagined training step on it, the step being as long as the
-model is uncertain: y_final = f(h + gate * lambda * dy * g).
+The score of a candidate is what the model would say after one imagined training step on it, the step being as long as
+the model is uncertain: y_final = f(h + gate * lambda * dy * g).
 
 References:
     [1] Wu et al. 2021, arXiv:2112.11136v1; equation numbers are those of this version.
@@ -18,8 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.networks.click import ClickNetwork, Dropout, Params, Tensors
-from models.types import NoiseInput, Scope, Scores
+from models.networks.click import ClickNetwork, Dropout, Params
+from models.types import Batch, NoiseInput, Scope, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +77,16 @@ class Age:
         self,
         network: ClickNetwork,
         params: Params,
-        batch: Tensors,
+        batch: Batch[Tensor],
         noise: Mapping[str, Tensor],
         lambda_: Tensor,
         impressions: Tensor,
-    ) -> Scores:
+    ) -> Scores[Tensor]:
         """See `models.registry.Exploration`."""
         h = network.embed(params, batch)  # (B, D)
         p, gradient = network.click_and_gradient(params, h)  # y' and grad_h f, [1] eq. (2) and (10)
-        uncertainty = self._uncertainty(p, torch.sigmoid(network.logit(params, h, noise["masks"], dropout=self.dropout)))
+        draws = torch.sigmoid(network.logit(params, h, noise["masks"], dropout=self.dropout))  # (S, B)
+        uncertainty = self._uncertainty(p, draws)
         threshold = self._threshold(network, params, h)
         is_open = p >= threshold  # [1] eq. (14)
         if self.max_impressions is not None:
@@ -110,9 +111,7 @@ class Age:
             return torch.sigmoid(network.gate(params, h))
         return torch.full_like(h[:, 0], self.gate_threshold if self.gate == "fixed" else 0.0)
 
-    def _direction(
-        self, network: ClickNetwork, params: Params, h: Tensor, gradient: Tensor, radius: Tensor
-    ) -> Tensor:
+    def _direction(self, network: ClickNetwork, params: Params, h: Tensor, gradient: Tensor, radius: Tensor) -> Tensor:
         """g (B, D), unit length or 0, from the gradient at h and the radius lambda |dy| (B,) of the projection."""
         if self.direction == "fgm":
             return _unit(gradient)  # [1] eq. (10)

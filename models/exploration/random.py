@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.networks.click import ClickNetwork, Params, Tensors
-from models.types import NoiseInput, Scores
+from models.networks.click import ClickNetwork, Params
+from models.types import Batch, NoiseInput, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +23,11 @@ class Random:
         self,
         network: ClickNetwork,
         params: Params,
-        batch: Tensors,
+        batch: Batch[Tensor],
         noise: Mapping[str, Tensor],
         lambda_: Tensor,
         impressions: Tensor,
-    ) -> Scores:
+    ) -> Scores[Tensor]:
         """See `models.registry.Exploration`."""
         p = torch.sigmoid(network.logit(params, network.embed(params, batch)))
         zero = torch.zeros_like(p)

@@ -5,12 +5,13 @@ version is new tensors for the same graph. The gradient is a hand-written vector
 not export; tests hold it to autograd.
 
 References:
-    [1] Wu et al. 2021, "Adversarial Gradient Driven Exploration for Deep Click-Through Rate Prediction", arXiv:2112.11136
+    [1] Wu et al. 2021, "Adversarial Gradient Driven Exploration for Deep Click-Through Rate Prediction",
+        arXiv:2112.11136
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -40,17 +41,9 @@ class NetworkConfig:
     initial_ctr: float = 0.05
 
 
-class Tensors(NamedTuple):
-    """`Batch` as tensors."""
-
-    context_index: Tensor  # (C, Kc) int32
-    context_weight: Tensor  # (C, Kc) float32
-    item_index: Tensor  # (B, Ki) int32
-    item_weight: Tensor  # (B, Ki) float32
-
-    @classmethod
-    def of(cls, batch: Batch) -> "Tensors":
-        return cls(*(torch.from_numpy(array) for array in batch))
+def tensors(batch: Batch, device: torch.device | str = "cpu") -> Batch[Tensor]:
+    """The batch on a device; on the CPU the memory is shared."""
+    return Batch(*(torch.from_numpy(array).to(device) for array in batch))
 
 
 @dataclass(frozen=True)
@@ -91,15 +84,13 @@ class ClickNetwork:
             params[f"{name}.out.bias"] = torch.full((), bias)
         return params
 
-    def embed(self, params: Params, batch: Tensors) -> Tensor:
+    def embed(self, params: Params, batch: Batch[Tensor]) -> Tensor:
         """h = [context | item], (B, D)."""
         context = _pool(params, self.spec.context, batch.context_index, batch.context_weight)  # (C, Dc)
         item = _pool(params, self.spec.item, batch.item_index, batch.item_weight)  # (B, Di)
         return torch.cat([context.expand(item.shape[0], -1), item], dim=1)
 
-    def logit(
-        self, params: Params, h: Tensor, masks: Tensor | None = None, *, dropout: Dropout = "full"
-    ) -> Tensor:
+    def logit(self, params: Params, h: Tensor, masks: Tensor | None = None, *, dropout: Dropout = "full") -> Tensor:
         """Click logit.
 
         Args:
@@ -139,7 +130,7 @@ class ClickNetwork:
         z = torch.relu(functional.linear(item, params["gate.0.weight"], params["gate.0.bias"]))
         return torch.matmul(z, params["gate.out.weight"]) + params["gate.out.bias"]
 
-    def loss(self, params: Params, batch: Tensors, masks: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, params: Params, batch: Batch[Tensor], masks: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cross entropies of f under dropout and of the gate, trained by their sum ([1] eq. (15)).
 
         Args:

@@ -1,0 +1,1 @@
+"""The shell: HTTP, Redis, disk, Prometheus, processes."""
