@@ -5,10 +5,11 @@ the JSON object of POST /v1/events instead: an entry that starts with "{" is rea
 """
 
 from datetime import UTC, datetime
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from models.types import Array
 from service.errors import EventError
@@ -17,6 +18,8 @@ SCHEMA = 1
 MAX_ID_LENGTH = 256  # characters of request, item, event and user ids
 
 T = TypeVar("T")
+
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 
 EventType = Literal["impression", "click"]
 
@@ -66,11 +69,11 @@ class Served(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Feedback on one item of one request."""
 
-    id: str  # idempotency key: the first event of an id counts
+    id: Id  # idempotency key: the first event of an id counts
     type: EventType
-    request_id: str
-    item_id: str
-    time: datetime | None = None  # when it happened, RFC 3339 with a zone
+    request_id: Id
+    item_id: Id
+    time: Annotated[datetime, Meta(tz=True)] | None = None  # when it happened, RFC 3339 with a zone
     value: float | None = None  # reserved for graded feedback; carried, not learned from
 
 
