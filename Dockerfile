@@ -1,0 +1,32 @@
+# One image, two commands: `agerank serve` (the default) and `agerank train`.
+FROM python:3.11-slim
+
+# EXTRAS=serve alone builds a scorer without torch. PIP_EXTRA_INDEX_URL may name an index with torch for CPUs only.
+ARG EXTRAS=serve,train
+ARG PIP_EXTRA_INDEX_URL
+
+RUN useradd --system --uid 10001 --no-create-home agerank && install --directory --owner=agerank /var/lib/agerank
+
+WORKDIR /opt/agerank
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY models models
+COPY service service
+COPY scripts scripts
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --disable-pip-version-check --constraint constraints.txt ".[${EXTRAS}]"
+
+ENV AGERANK_HOST=0.0.0.0 \
+    AGERANK_TRAINER_HOST=0.0.0.0 \
+    AGERANK_DATA_DIR=/var/lib/agerank \
+    AGERANK_LOG_FORMAT=json
+USER agerank
+WORKDIR /var/lib/agerank
+VOLUME /var/lib/agerank
+EXPOSE 8000 8001
+
+# Of the scorer; docker-compose.yml has the trainer's.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as http; http.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
+
+ENTRYPOINT ["agerank"]
+CMD ["serve"]
