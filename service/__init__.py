@@ -1,1 +1,15 @@
-"""The shell: HTTP, Redis, disk, Prometheus, processes."""
+"""The shell: HTTP, Redis, disk, Prometheus, processes. It drives `models` and decides nothing that they could.
+
+    errors         every way the service says no
+    events         the words on the streams: one encode and one decode each
+    streams        the log: its keys, and the one order in which it is read
+    appends        every way an entry enters the log
+    valkey         an embedded server for who has no Redis
+    checkpoints    versions on disk: saved whole or not at all, verified before use
+    telemetry      every instrument; the registry is injected
+    settings       the only reader of file and environment, imported by entry points alone
+    scoring/       the process that ranks      imports no torch
+    training/      the process that learns
+
+The two processes share streams and checkpoints and never import each other.
+"""

@@ -4,11 +4,12 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported anywhere: also of every process started here
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
-from service.telemetry import ScorerMetrics, TrainerMetrics
+from service.telemetry import ArrayHistogram, ScorerMetrics, TrainerMetrics
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +23,10 @@ def exported() -> dict[str, set[str]]:
     """Every series that either process exports -> its labels, `le` of a bucket among them."""
     registry = CollectorRegistry()
     instruments = [*vars(ScorerMetrics(registry)).values(), *vars(TrainerMetrics(registry)).values()]
-    for instrument in instruments:
-        if isinstance(instrument, MetricWrapperBase) and instrument._labelnames:  # a labelled one shows nothing before
+    for instrument in instruments:  # a labelled one shows nothing before it has a value
+        if isinstance(instrument, MetricWrapperBase) and instrument._labelnames:
             instrument.labels(*instrument._labelnames)
+        elif isinstance(instrument, ArrayHistogram):
+            instrument.observe("any", np.zeros(1))
     samples = [sample for family in registry.collect() for sample in family.samples]
     return {sample.name: set(sample.labels) for sample in samples if not sample.name.endswith("_created")}

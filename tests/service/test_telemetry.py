@@ -1,0 +1,70 @@
+"""The instruments: registered where they are told, together or apart, with bounded labels and base units."""
+
+from collections.abc import Callable
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from service import telemetry
+from service.telemetry import ScorerMetrics, TrainerMetrics
+
+#: Every label there may be. A new one must be bounded: never an id, a path or a message.
+LABELS = {
+    "code", "item_age", "lane", "le", "open", "reason", "result",
+    "route", "stage", "status", "strategy", "stream", "type",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("metrics", [ScorerMetrics, TrainerMetrics])
+def test_two_processes_in_one_interpreter_do_not_collide(metrics: Callable[[CollectorRegistry], object]) -> None:
+    first, second = CollectorRegistry(), CollectorRegistry()
+    metrics(first)
+    metrics(second)
+    assert first is not second
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        metrics(first)
+
+
+def test_both_sets_live_in_one_registry() -> None:
+    registry = CollectorRegistry()
+    ScorerMetrics(registry)
+    TrainerMetrics(registry)
+    assert b"agerank_requests_in_flight" in generate_latest(registry)
+    assert b"agerank_join_pending" in generate_latest(registry)
+
+
+def test_every_instrument_is_in_the_registry_that_was_given() -> None:
+    for metrics in (ScorerMetrics, TrainerMetrics):
+        registry = CollectorRegistry()
+        instruments = [one for one in vars(metrics(registry)).values() if one is not registry]
+        assert len(list(registry.collect())) == len(instruments) > 10
+
+
+def test_a_count_is_read_back_by_name_and_labels() -> None:
+    registry = CollectorRegistry()
+    slices = {"lane": "default", "strategy": "age_ts", "item_age": "new"}
+    metrics = TrainerMetrics(registry)
+    metrics.predicted_clicks.labels(**slices).inc(0.25)
+    metrics.clicks.labels(**slices).inc()
+    assert registry.get_sample_value("agerank_predicted_clicks_total", slices) == 0.25
+    assert registry.get_sample_value("agerank_clicks_total", slices) == 1.0
+
+
+def test_names_carry_the_prefix_and_no_scaled_unit(exported: dict[str, set[str]]) -> None:
+    for name in exported:
+        assert name.startswith("agerank_")
+        assert not any(unit in name for unit in ("_ms", "_millis", "_minutes", "_percent", "_kb", "_mb"))
+
+
+def test_labels_are_those_known_to_be_bounded(exported: dict[str, set[str]]) -> None:
+    assert set().union(*exported.values()) == LABELS
+
+
+@pytest.mark.parametrize("name", [name for name in vars(telemetry) if name.endswith("_BUCKETS")])
+def test_buckets_rise(name: str) -> None:
+    buckets = getattr(telemetry, name)
+    assert list(buckets) == sorted(set(buckets))
+
+
+def test_a_ranking_within_its_deadline_is_not_in_the_last_bucket() -> None:
+    assert telemetry.LATENCY_BUCKETS[-1] > 1.0  # the default deadline_s
