@@ -1,0 +1,106 @@
+"""What the code offers is documented, and what is documented exists: settings, metrics, alerts, error codes."""
+
+import ast
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic.fields import FieldInfo
+
+from service import errors
+from service.settings import STRATEGIES, Settings
+
+ROOT = Path(__file__).parents[1]
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+ERROR_CLASSES = {name for name, value in vars(errors).items() if isinstance(value, type)} | {"FeatureError"}
+
+
+def section(title: str) -> str:
+    """The text below a heading, up to the next of its level."""
+    level = re.search(rf"^(#+) {re.escape(title)}$", OPERATIONS, re.MULTILINE)
+    assert level, f"docs/operations.md has no section {title!r}"
+    rest = OPERATIONS[level.end() :]
+    return re.split(rf"^#{{1,{len(level[1])}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def rows(title: str) -> dict[str, list[str]]:
+    """The tables of a section: first cell -> the other cells, without backticks."""
+    lines = [line for line in section(title).splitlines() if line.startswith("| `")]
+    cells = [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
+    return {first: rest for first, *rest in cells}
+
+
+def default_of(field: FieldInfo) -> Any:
+    value = field.get_default(call_default_factory=True)
+    return json.loads(json.dumps(value, default=str))
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    documented = rows("Settings")
+    assert documented.keys() == Settings.model_fields.keys()
+    for name, (default, meaning) in documented.items():
+        expected = default_of(Settings.model_fields[name])
+        assert name == "strategies" or json.loads(default) == expected, f"{name}: {default} is not {expected}"
+        assert len(meaning.split()) > 3, f"{name} is not explained"
+
+
+def test_the_strategies_shown_are_the_default_ones() -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", section("Strategies"), re.DOTALL)
+    assert tomllib.loads(block)["strategies"] == STRATEGIES
+
+
+def test_every_metric_is_documented_with_its_labels(exported: dict[str, set[str]]) -> None:
+    families = {re.sub(r"_(bucket|sum|count)$", "", name): labels - {"le"} for name, labels in exported.items()}
+    documented = rows("Metrics")
+    assert documented.keys() == families.keys()
+    for name, (labels, meaning) in documented.items():
+        assert set(re.findall(r"\w+", labels)) == families[name], name
+        assert len(meaning.split()) > 3, f"{name} is not explained"
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    groups = yaml.safe_load((ROOT / "deploy/rules.yml").read_text())["groups"]
+    alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
+    assert set(re.findall(r"^### (\w+)$", section("Alerts"), re.MULTILINE)) == alerts
+
+
+def test_every_error_code_is_documented() -> None:
+    documents = OPERATIONS + (ROOT / "docs/api.md").read_text()
+    found = {code for path in [*ROOT.glob("service/**/*.py"), ROOT / "models/features.py"] for code in codes(path)}
+    assert len(found) > 20
+    assert {code for code in found if f"`{code}`" not in documents} == set()
+
+
+def codes(path: Path) -> Iterator[str]:
+    """First arguments of our exceptions, and every `code=` that is spelt out."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            candidates = [keyword.value for keyword in node.keywords if keyword.arg == "code"]
+            candidates += node.args[:1] if name in ERROR_CLASSES else []
+            yield from (one.value for one in candidates if isinstance(one, ast.Constant))
+
+
+def test_the_error_tree_names_no_code_that_is_not_documented() -> None:
+    """errors.py is where a reader learns the codes of the HTTP answers."""
+    tree = re.findall(r"^    \|-- \w+ +\d{3} +([a-z_, *]+)", errors.__doc__ or "", re.MULTILINE)
+    names = {name.strip() for line in tree for name in line.split(",") if name.strip()}
+    assert len(names) > 10
+    api = (ROOT / "docs/api.md").read_text()
+    assert {name for name in names if "*" not in name and f"`{name}`" not in api} == set()
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert versions[0] == metadata.version("agerank")
+
+
+def test_the_changelog_s_versions_descend() -> None:
+    versions = re.findall(r"^## \[([\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    numbers = [tuple(map(int, version.split("."))) for version in versions]
+    assert numbers == sorted(set(numbers), reverse=True)
