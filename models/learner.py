@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from models.networks.click import ClickNetwork, Params, tensors
+from models.noise import combine
 from models.types import Array, Batch
 
 #: What torch.optim.Adam keeps of each parameter.
@@ -83,7 +84,8 @@ class Learner:
     def _masks(self, rows: int) -> torch.Tensor:
         """(1, B, U): a mask of its own for every example."""
         rate = self.network.config.dropout
-        # A generator a step: two 32-bit halves, seed above step, can never collide for steps below 2^32.
-        generator = torch.Generator().manual_seed((self.seed << 32) + self.step)
+        # torch's CPU generator reads only 32 bits of its seed, so seed and step are mixed into those.
+        key = combine(np.array([self.seed], dtype=np.uint64), np.uint64(self.step))
+        generator = torch.Generator().manual_seed(int(key[0]) & 0xFFFFFFFF)
         keep = torch.rand(1, rows, sum(self.network.config.hidden), generator=generator) >= rate
         return keep.to(torch.float32) / (1.0 - rate)

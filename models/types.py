@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from typing_extensions import TypeVar
 
 Array = NDArray[Any]
-A = TypeVar(
-    "A", default=Array
-)  # Batch and Scores hold numpy arrays, or in the torch half Batch[Tensor], Scores[Tensor]
+#: Batch and Scores hold numpy arrays; in the torch half they are Batch[Tensor] and Scores[Tensor].
+A = TypeVar("A", default=Array)
 Scope = Literal["request", "candidate", "version"]
 ItemAge = Literal["new", "mature"]
 

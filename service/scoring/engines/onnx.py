@@ -37,7 +37,7 @@ class OnnxEngine:
     ) -> "OnnxEngine":
         """See `service.scoring.engines.load`."""
         known = previous._sessions if isinstance(previous, OnnxEngine) else {}
-        # One copy of each parameter for all strategies.
+        # A value wraps its array without a copy; all strategies share it.
         values = {_PARAM + name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
         sessions: dict[str, Any] = {}
         rankings = {}

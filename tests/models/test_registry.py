@@ -1,0 +1,38 @@
+"""Strategies from their configuration."""
+
+import pytest
+
+from models.exploration.age import Age
+from models.registry import INITIAL_LAMBDA, METHODS, build
+
+
+def test_the_name_is_the_method_unless_it_is_given():
+    assert build("greedy", {}).method == "greedy"
+    strategy = build("mine", {"method": "age", "uncertainty": "ucb", "draws": 7, "lambda": 3, "budget": 0.1})
+    assert strategy.exploration == Age(uncertainty="ucb", draws=7)
+    assert (strategy.name, strategy.lambda_, strategy.budget) == ("mine", 3.0, 0.1)
+    assert strategy.options == {"uncertainty": "ucb", "draws": 7}
+    assert build("age", {}).lambda_ == INITIAL_LAMBDA
+
+
+def test_only_methods_that_mix_in_uniform_orders_have_a_uniform_share():
+    shares = {name: build(name, {}).uniform_share for name in METHODS}
+    assert shares == {"greedy": None, "random": 1.0, "epsilon_greedy": 0.1, "age": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "thomson"}, "unknown method 'thomson'; known are age"),
+        ({"method": "age", "step": 3}, r"unknown options \['step'\]"),
+        ({"method": "age", "uncertainty": "both"}, "uncertainty"),
+        ({"method": "age", "steps": "three"}, "steps"),
+        ({"method": "age", "budget": 1.5}, "budget"),
+        ({"method": "age", "lambda": -1.0}, "lambda"),
+        ({"method": "epsilon_greedy", "epsilon": 0.0}, "epsilon"),
+    ],
+)
+def test_refuses_and_names_the_strategy(options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        build("mine", options)
+    assert "'mine'" in str(caught.value)

@@ -1,0 +1,168 @@
+"""Both engines run the same graph as the policy: equal within 1e-5 at any batch size, for every method and scope."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from models.export import export
+from models.features import encode, item_hashes
+from models.learner import Learner
+from models.networks.click import ClickNetwork, NetworkConfig
+from models.noise import draw
+from models.policy import Policy
+from models.registry import build
+from models.spec import FeatureSpec
+from service.checkpoints import FORMAT, Manifest, ServedStrategy
+from service.errors import CheckpointError
+from service.scoring import engines
+
+SPEC = """
+[[fields]]
+name = "interests"
+side = "user"
+kind = "multi_hot"
+buckets = 17
+max_values = 4
+width = 5
+
+[[fields]]
+name = "id"
+side = "item"
+kind = "categorical"
+source = "id"
+buckets = 97
+width = 6
+"""
+STRATEGIES = {
+    "greedy": {},
+    "random": {},
+    "epsilon_greedy": {},
+    "age_ts": {"method": "age", "rate": 0.1},
+    "age_ucb": {"method": "age", "rate": 0.1, "uncertainty": "ucb"},
+    "hybrid": {"method": "age", "rate": 0.1, "uncertainty": "ucb", "dropout": "last_layer", "mask_scope": "version"},
+    "candidate": {"method": "age", "rate": 0.1, "mask_scope": "candidate", "pgd": "projected", "max_impressions": 7},
+    "fgm": {"method": "age", "rate": 0.1, "direction": "fgm", "gate": "fixed", "gate_threshold": 0.2},
+    "no_gate": {"method": "age", "rate": 0.1, "steps": 5, "gate": "none"},
+}
+
+
+@pytest.fixture(scope="module")
+def learner():
+    network = ClickNetwork(FeatureSpec.from_toml(SPEC), NetworkConfig(hidden=(13, 11, 7), initial_ctr=0.2))
+    learner = Learner(network, learning_rate=1e-2, seed=1)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        batch, ids = request(network.spec, 29, rng)
+        rate = np.array([0.05 + 0.4 * (int(one) % 3 == 0) for one in ids])
+        batch = batch._replace(
+            context_index=np.repeat(batch.context_index, 29, 0), context_weight=np.repeat(batch.context_weight, 29, 0)
+        )
+        learner.learn(batch, (rng.random(29) < rate).astype(np.float32))
+    return learner
+
+
+def request(spec, count, rng):
+    ids = [str(one) for one in rng.permutation(300)[:count]]
+    return encode(spec, ids, [None] * count, user={"interests": rng.integers(0, 40, 3).tolist()}), ids
+
+
+@pytest.fixture(scope="module")
+def strategies():
+    return {name: build(name, options) for name, options in STRATEGIES.items()}
+
+
+@pytest.fixture(scope="module")
+def graphs(learner, strategies):
+    return {name: export(learner.network, strategy) for name, strategy in strategies.items()}
+
+
+@pytest.fixture(scope="module")
+def manifest(learner, strategies):
+    return Manifest(
+        format=FORMAT,
+        lane="default",
+        version=learner.step,
+        created_at_ms=0,
+        data_timestamp_ms=0,
+        spec=SPEC,
+        spec_hash=learner.network.spec.hash,
+        network=asdict(learner.network.config),
+        strategies={
+            name: ServedStrategy(
+                method=one.method,
+                options=one.options,
+                graph=f"{name}.onnx",
+                noise=list(one.exploration.noise(learner.network)),
+                lambda_=one.lambda_,
+                budget=one.budget,
+                uniform_share=one.uniform_share,
+                propensity_samples=0,
+            )
+            for name, one in strategies.items()
+        },
+        positions={},
+        metrics={},
+        click_times_ms=[],
+        files={},
+    )
+
+
+def load(kind, manifest, graphs, weights, **rest):
+    return engines.load(kind, manifest=manifest, graphs=graphs, weights=weights, **rest)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_equals_the_policy_at_every_batch_size(kind, strategy, learner, strategies, manifest, graphs):
+    engine = load(kind, manifest, graphs, learner.weights())
+    params = {name: value.detach() for name, value in learner.params.items()}
+    policy = Policy(learner.network, params, strategies[strategy])
+    for count, lambda_ in ((1, 2.0), (19, 5.0), (38, 0.0)):
+        batch, ids = request(learner.network.spec, count, np.random.default_rng(count))
+        noise = draw(
+            policy.noise, request_seed=np.array([count], dtype=np.uint64), version=9, item_hash=item_hashes(ids)
+        )
+        impressions = np.arange(count)
+        found = engine.scores(strategy, batch, noise, lambda_, impressions)
+        expected = policy.scores(batch, noise, lambda_, impressions)
+        for name, one, other in zip(found._fields, found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6, err_msg=f"{name} at B = {count}")
+        if lambda_ == 0.0 and STRATEGIES[strategy].get("method") == "age":
+            assert np.array_equal(found.score, found.p_click)
+
+
+def test_new_weights_run_through_the_same_sessions(learner, manifest, graphs):
+    first = load("onnx", manifest, graphs, learner.weights())
+    moved = {name: np.asarray(value + np.float32(0.01)) for name, value in learner.weights().items()}
+    second = load("onnx", manifest, graphs, moved, previous=first)
+    assert second._sessions == first._sessions
+    batch, _ = request(learner.network.spec, 5, np.random.default_rng(0))
+    impressions = np.zeros(5, dtype=np.int64)
+    before = first.scores("greedy", batch, {}, 0.0, impressions)
+    after = second.scores("greedy", batch, {}, 0.0, impressions)
+    fresh = load("onnx", manifest, graphs, moved).scores("greedy", batch, {}, 0.0, impressions)
+    assert np.array_equal(after.score, fresh.score)
+    assert not np.array_equal(after.score, before.score)
+    # The old version keeps its own weights as long as a request holds it.
+    assert np.array_equal(first.scores("greedy", batch, {}, 0.0, impressions).score, before.score)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_refuses_weights_of_another_shape(kind, learner, manifest, graphs):
+    weights = learner.weights()
+    for changed in ({**weights, "mlp.1.weight": weights["mlp.1.weight"].T}, weights | {"mlp.1.weight": None}):
+        given = {name: value for name, value in changed.items() if value is not None}
+        with pytest.raises(CheckpointError, match=r"mlp.1.weight") as caught:
+            load(kind, manifest, graphs, given)
+        assert caught.value.code == "shape_mismatch"
+
+
+def test_refuses_a_broken_graph(learner, manifest, graphs):
+    with pytest.raises(CheckpointError) as caught:
+        load("onnx", manifest, {"greedy": graphs["greedy"][:-30]}, learner.weights())
+    assert caught.value.code == "unreadable_graph"
+
+
+def test_a_graph_does_not_depend_on_the_weights(learner, strategies, graphs):
+    assert export(learner.network, strategies["age_ucb"]) == graphs["age_ucb"]
