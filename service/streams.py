@@ -1,0 +1,224 @@
+"""The log: which streams there are, and the one order in which the trainer reads them.
+
+An entry has one field, `e`, its payload. A position is an entry's id, "ms-seq", and the id's milliseconds are the clock
+of the join. Entries of all input streams are read merged by (ms, seq, stream), an order that depends on nothing but the
+entries: not on how they are chunked, not on when the reader was started. Two things hold it up: all streams live on one
+server, whose clock does not step back, and whoever sets ids itself appends in that order (see `service.appends`).
+
+Redis that is down surfaces as `redis.exceptions.RedisError`: the caller decides what that means.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError, ResponseError
+from redis.retry import Retry
+
+from models.noise import seed_of
+from service.errors import StreamError
+
+START = "0-0"  # the position before the first entry
+FIELD = b"e"
+OLDEST_SERVER = (6, 2)
+SOCKET_TIMEOUT_S = 5.0
+LONGEST_BLOCK_MS = 2_000  # a blocking read must end well before its socket times out
+
+# Whatever the URL says: replies are read in the shapes of protocol 2, and blocking reads count on the timeout.
+_OPTIONS = {"protocol": 2, "socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": SOCKET_TIMEOUT_S}
+
+_LAG_COUNTED = 1_000  # entries; a longer lag is estimated, for counting it would hold up the server
+
+_COUNT_AFTER = "return #redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])"
+
+
+class StreamNames:
+    """Every key of the log. A partition's keys share a hash tag.
+
+    Args:
+        prefix: first part of every key.
+        partitions: of the served and feedback streams, by request id.
+    """
+
+    def __init__(self, prefix: str, partitions: int) -> None:
+        self._partitions = [f"{prefix}:{{{partition}}}" for partition in range(partitions)]
+        self.inputs = tuple(f"{one}:{kind}" for one in self._partitions for kind in ("served", "feedback"))
+        self.models = f"{prefix}:models"
+        self.dead = f"{prefix}:dead"
+
+    def served(self, request_id: str) -> str:
+        return f"{self._partition(request_id)}:served"
+
+    def feedback(self, request_id: str) -> str:
+        return f"{self._partition(request_id)}:feedback"
+
+    def event(self, request_id: str, event_id: str) -> str:
+        """The key that remembers that this event was appended."""
+        return f"{self._partition(request_id)}:event:{event_id}"
+
+    def _partition(self, request_id: str) -> str:
+        return self._partitions[seed_of(request_id) % len(self._partitions)]
+
+
+class Entry(NamedTuple):
+    """One entry of one stream."""
+
+    stream: str
+    position: str
+    payload: bytes
+
+    @property
+    def time_ms(self) -> int:
+        return order(self.position)[0]
+
+
+def order(position: str) -> tuple[int, int]:
+    """(ms, seq): positions compare by this, not as text."""
+    ms, _, seq = position.partition("-")
+    return int(ms), int(seq)
+
+
+def entries_of(reply: Any) -> dict[str, list[Entry]]:
+    """The reply of XREAD, by stream. Without the field the payload is empty, which no decoder takes."""
+    return {
+        key.decode(): [Entry(key.decode(), one.decode(), fields.get(FIELD, b"")) for one, fields in entries]
+        for key, entries in dict(reply).items()
+    }
+
+
+def connect(url: str, *, name: str) -> redis.Redis:
+    """A client that never retries by itself: an append that may have happened is the caller's decision.
+
+    Args:
+        url: redis://, rediss:// or unix://. May hold a password: never logged.
+        name: shown by CLIENT LIST.
+    """
+    pool = redis.ConnectionPool.from_url(url, client_name=name, retry=Retry(NoBackoff(), 0))
+    pool.connection_kwargs.update(_OPTIONS)
+    return redis.Redis.from_pool(pool)
+
+
+def connect_async(url: str, *, name: str) -> redis.asyncio.Redis:
+    """The same for asyncio."""
+    pool = redis.asyncio.ConnectionPool.from_url(url, client_name=name, retry=AsyncRetry(NoBackoff(), 0))
+    pool.connection_kwargs.update(_OPTIONS)
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+def check_server(client: redis.Redis) -> str | None:
+    """None, or a sentence on what this server does not let us check.
+
+    Raises:
+        StreamError: server_too_old, server_evicts, server_is_cluster.
+    """
+    try:
+        info = client.info()
+    except NoPermissionError:
+        return "INFO is forbidden here: see to it that the server is 6.2 or newer and its maxmemory-policy noeviction"
+    version = str(info["redis_version"])
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
+        raise StreamError("server_too_old", f"the log needs Redis 6.2 or any Valkey, this is {version}")
+    if info.get("cluster_enabled"):
+        raise StreamError("server_is_cluster", "one read spans all partitions: the log needs a server, not a cluster")
+    policy = info.get("maxmemory_policy")
+    if policy is None:
+        return "this server does not tell its maxmemory-policy: see to it that it is noeviction"
+    if policy != "noeviction":
+        raise StreamError("server_evicts", f"maxmemory-policy {policy} would drop parts of the log: set noeviction")
+    return None
+
+
+class LogReader:
+    """Reads all input streams as one. Keeps no position: the caller's checkpoint does.
+
+    Args:
+        client: from `connect`.
+        names: whose inputs are read.
+        count: most entries fetched from one stream at a time.
+    """
+
+    def __init__(self, client: redis.Redis, names: StreamNames, *, count: int = 1_000) -> None:
+        self._client, self._streams, self._count = client, names.inputs, count
+
+    def read(self, positions: Mapping[str, str], *, block_ms: int) -> list[Entry]:
+        """The next entries after `positions` in merged order.
+
+        Empty where there are none, or none whose place in the order is certain yet, for about `block_ms` (at most 2 s).
+        """
+        now_ms, found = self._fetch(positions)
+        ready = self._ready(now_ms, found)
+        if ready or block_ms <= 0:
+            return ready
+        self._wait(positions, now_ms, found, min(block_ms, LONGEST_BLOCK_MS))
+        return self._ready(*self._fetch(positions))
+
+    def lag(self, positions: Mapping[str, str]) -> dict[str, int]:
+        """Stream -> entries after our position; above 1,000 estimated from the time they span."""
+        return {stream: self._behind(stream, positions.get(stream, START)) for stream in self._streams}
+
+    def trimmed(self, positions: Mapping[str, str]) -> list[str]:
+        """Streams of which entries after our position were removed before we read them.
+
+        The log is trimmed from its old end, so nothing unread is gone while the entry at our position still stands.
+        """
+        return [stream for stream in self._streams if self._lost(stream, positions.get(stream, START))]
+
+    def _fetch(self, positions: Mapping[str, str]) -> tuple[int, dict[str, list[Entry]]]:
+        """(server time, stream -> up to count entries), the time taken before the entries."""
+        after: dict[Any, Any] = {stream: positions.get(stream, START) for stream in self._streams}
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.xread(after, count=self._count)
+            (seconds, micros), reply = pipe.execute()
+        return seconds * 1000 + micros // 1000, entries_of(reply)
+
+    def _ready(self, now_ms: int, found: Mapping[str, list[Entry]]) -> list[Entry]:
+        """What no entry still to come can precede, in order."""
+        # Of a stream that gave fewer than count, the next entry is one that the server dates itself: now_ms or later.
+        # Of one that gave count, the next comes after the last of them.
+        ends = []
+        for stream in self._streams:
+            entries = found.get(stream, [])
+            ms, seq = order(entries[-1].position) if len(entries) == self._count else (now_ms, -1)
+            ends.append((ms, seq + 1))
+        end = min(ends)
+        ranked = sorted((order(one.position), stream, one) for stream, entries in found.items() for one in entries)
+        return [entry for place, _, entry in ranked if place < end]
+
+    def _wait(self, positions: Mapping[str, str], now_ms: int, found: Mapping[str, list[Entry]], block_ms: int) -> None:
+        """Until something new comes, or what is there has become certain."""
+        seen: dict[Any, Any] = {stream: positions.get(stream, START) for stream in self._streams}
+        for stream, entries in found.items():
+            seen[stream] = entries[-1].position
+            block_ms = min(block_ms, entries[0].time_ms - now_ms + 1)
+        self._client.xread(seen, count=1, block=max(block_ms, 1))
+
+    def _behind(self, stream: str, position: str) -> int:
+        counted: int = self._client.eval(_COUNT_AFTER, 1, stream, position, _LAG_COUNTED)
+        if counted < _LAG_COUNTED:
+            return counted
+        info = self._client.xinfo_stream(stream)
+        first_ms, last_ms = (order(info[edge][0].decode())[0] for edge in ("first-entry", "last-entry"))
+        share = (last_ms - order(position)[0]) / max(last_ms - first_ms, 1)
+        estimated: int = math.ceil(info["length"] * min(share, 1.0))
+        return max(counted, estimated)
+
+    def _lost(self, stream: str, position: str) -> bool:
+        try:
+            info = self._client.xinfo_stream(stream)
+        except ResponseError as error:
+            if "no such key" not in str(error):
+                raise
+            return position != START  # we have read from a stream that is gone
+        if order(info["last-generated-id"].decode()) <= order(position):
+            return False
+        if order(info.get("max-deleted-entry-id", b"0-0").decode()) > order(position):
+            return True
+        first = info["first-entry"]
+        if position == START:  # only a server that counts (7.0) can tell
+            return bool(info.get("entries-added", info["length"]) > info["length"])
+        return first is None or order(first[0].decode()) > order(position)
