@@ -4,7 +4,15 @@ CTR and PCOC are ratios of counters, divided in PromQL so that they aggregate ov
 by the trainer when an attribution window closes, so that numerator and denominator are the same impressions.
 """
 
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from models.types import Array
 
 #: 0.25 ms to 2.5 s: ranking is milliseconds, a stall is what an operator looks for.
 LATENCY_BUCKETS = (0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -12,6 +20,33 @@ FRESHNESS_BUCKETS = (0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 CANDIDATE_BUCKETS = (1, 5, 10, 20, 50, 100, 200, 450, 1000, 2000)
 UNCERTAINTY_BUCKETS = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 STAGES = ("decode", "encode", "score", "respond")
+
+
+class ArrayHistogram(Collector):
+    """A histogram with one label that takes an array at once: Histogram.observe would take a call a candidate."""
+
+    def __init__(
+        self, name: str, documentation: str, label: str, *, buckets: Sequence[float], registry: CollectorRegistry
+    ) -> None:
+        self._name, self._documentation, self._label = name, documentation, label
+        self._bounds = np.array(buckets)
+        self._names = [*map(floatToGoString, buckets), "+Inf"]
+        self._counts: dict[str, Array] = {}  # label value -> (buckets + 1,) int64
+        self._sums: dict[str, float] = {}
+        registry.register(self)
+
+    def observe(self, value: str, amounts: Array) -> None:
+        """Counts all of `amounts` (n,) under the label value."""
+        counts = np.bincount(np.searchsorted(self._bounds, amounts), minlength=len(self._names))
+        self._counts[value] = self._counts.get(value, 0) + counts
+        self._sums[value] = self._sums.get(value, 0.0) + float(amounts.sum())
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        family = HistogramMetricFamily(self._name, self._documentation, labels=[self._label])
+        for value, counts in self._counts.items():
+            buckets = [(name, float(count)) for name, count in zip(self._names, np.cumsum(counts), strict=True)]
+            family.add_metric([value], buckets, self._sums[value])
+        yield family
 
 
 class ScorerMetrics:
@@ -22,7 +57,7 @@ class ScorerMetrics:
         self.requests = Counter("agerank_requests_total", "Requests answered.", ["route", "status"], registry=registry)
         self.latency = Histogram(
             "agerank_request_seconds",
-            "Time from the request's body to its answer, by route.",
+            "Time from a request's arrival to its answer, by route.",
             ["route"],
             buckets=LATENCY_BUCKETS,
             registry=registry,
@@ -51,17 +86,17 @@ class ScorerMetrics:
         self.gate = Counter(
             "agerank_gate_total", "Candidates scored, by what the gate said.", ["strategy", "open"], registry=registry
         )
-        self.uncertainty = Histogram(
+        self.uncertainty = ArrayHistogram(
             "agerank_uncertainty",
             "Absolute prediction uncertainty |dy| of the shown candidates.",
-            ["strategy"],
+            "strategy",
             buckets=UNCERTAINTY_BUCKETS,
             registry=registry,
         )
-        self.delta = Histogram(
+        self.delta = ArrayHistogram(
             "agerank_score_delta",
             "Absolute change |score - p_click| of the shown candidates.",
-            ["strategy"],
+            "strategy",
             buckets=UNCERTAINTY_BUCKETS,
             registry=registry,
         )
