@@ -97,15 +97,14 @@ def connect(url: str, *, name: str) -> redis.Redis:
         url: redis://, rediss:// or unix://. May hold a password: never logged.
         name: shown by CLIENT LIST.
     """
-    pool = redis.ConnectionPool.from_url(url, client_name=name, retry=Retry(NoBackoff(), 0))
-    pool.connection_kwargs.update(_OPTIONS)
-    return redis.Redis.from_pool(pool)
+    options: dict[str, Any] = redis.connection.parse_url(url) | _OPTIONS  # type: ignore[no-untyped-call]
+    return redis.Redis.from_pool(redis.ConnectionPool(client_name=name, retry=Retry(NoBackoff(), 0), **options))
 
 
 def connect_async(url: str, *, name: str) -> redis.asyncio.Redis:
     """The same for asyncio."""
-    pool = redis.asyncio.ConnectionPool.from_url(url, client_name=name, retry=AsyncRetry(NoBackoff(), 0))
-    pool.connection_kwargs.update(_OPTIONS)
+    options: dict[str, Any] = dict(redis.asyncio.connection.parse_url(url)) | _OPTIONS
+    pool = redis.asyncio.ConnectionPool(client_name=name, retry=AsyncRetry(NoBackoff(), 0), **options)
     return redis.asyncio.Redis.from_pool(pool)
 
 
