@@ -29,7 +29,7 @@ def mix(value: Array) -> Array:
     with np.errstate(over="ignore"):
         value = (value ^ (value >> np.uint64(30))) * _MIX_1
         value = (value ^ (value >> np.uint64(27))) * _MIX_2
-        value = value ^ (value >> np.uint64(31))
+        value ^= value >> np.uint64(31)
     return value
 
 
