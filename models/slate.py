@@ -6,9 +6,9 @@ from models.noise import combine, mix
 from models.types import Array, Scores, Slate
 
 
-def tie_break(item_hash: Array, seed: int) -> Array:
-    """(B,) uint64 that orders equal scores: repeatable for a seed, fair over seeds."""
-    return combine(mix(item_hash), np.uint64(seed))
+def tie_break(item_hash: Array, seed: int | Array) -> Array:
+    """(B,) uint64 that orders equal scores: repeatable for a seed, fair over seeds. One seed, or (B,) uint64."""
+    return combine(mix(item_hash), np.asarray(seed, dtype=np.uint64))
 
 
 def order_by(value: Array, tie: Array) -> Array:
