@@ -14,7 +14,7 @@ import pyarrow
 from pyarrow import parquet
 
 from models.spec import FeatureSpec, Field, Side
-from scripts.logs import Line, LogError, Logged, Skipped, featured, parsed, refuse_columns
+from scripts.history import Line, LogError, Logged, Skipped, featured, parsed, refuse_columns
 
 #: What is known of an impression before its outcome; the other columns would tell the model its own label.
 CONTEXT = ("tab",)
