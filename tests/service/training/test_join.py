@@ -1,0 +1,344 @@
+"""The join against a reference that knows no queue: it looks at everything, every time."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.events import Event, Served
+from service.streams import Entry
+from service.training.join import Join, Mode
+
+WINDOW_MS = 10
+Record = tuple[int, Served | Event | str]  # (time, message); a str is the id of a request to ignore
+Outcome = tuple[list[tuple[str, str, int, int | None]], list[tuple[str, str]], Counter[str]]
+
+
+def served(request_id: str, items: str) -> Served:
+    return Served(
+        request_id=request_id,
+        time_ms=0,
+        lane="default",
+        strategy="greedy",
+        version=0,
+        lambda_=0.0,
+        seed=0,
+        spec_hash="",
+        bucket=None,
+        context_index=b"",
+        context_weight=b"",
+        item_ids=list(items),
+        item_index=b"",
+        item_weight=b"",
+        p_click=[0.1] * len(items),
+        score=[0.1] * len(items),
+        explored=[False] * len(items),
+        impressions=[0] * len(items),
+        propensity=None,
+    )
+
+
+def click(event_id: str, request_id: str, item_id: str) -> Event:
+    return Event(id=event_id, type="click", request_id=request_id, item_id=item_id)
+
+
+def impression(event_id: str, request_id: str, item_id: str) -> Event:
+    return Event(id=event_id, type="impression", request_id=request_id, item_id=item_id)
+
+
+def join(mode: Mode = "served", max_pending: int = 1000) -> Join:
+    return Join(window_ms=WINDOW_MS, mode=mode, max_pending=max_pending)
+
+
+def feed(one: Join, records: list[Record], first: int = 0) -> Outcome:
+    closed, refused, counts = [], [], Counter()
+    for number, (time_ms, message) in enumerate(records, first):
+        entry = Entry("stream", f"{time_ms}-{number}", b"")
+        if isinstance(message, str):
+            one.ignore(entry, message)
+        elif isinstance(message, Served):
+            one.serve(entry, message)
+        else:
+            one.feedback(entry, message)
+    joined = one.take()
+    closed = [(item.served.request_id, item.served.item_ids[item.row], *item[2:]) for item in joined.closed]
+    refused = [(entry.position, error.code) for entry, error in joined.refused]
+    counts = joined.counts
+    return closed, refused, counts
+
+
+def at_the_end(records: list[Record]) -> list[Record]:
+    """The same, and an entry so late that everything closes."""
+    return [*records, (records[-1][0] + 10 * WINDOW_MS if records else 0, "the end")]
+
+
+@dataclass
+class Window:
+    """Reference: an impression, or (item None) the wait of a request for impressions."""
+
+    time_ms: int
+    item: str | None
+    click_ms: int | None = None
+    closed: bool = False
+
+
+@dataclass
+class Request:
+    time_ms: int
+    id: str
+    items: str = ""
+    ignored: bool = False
+    windows: list[Window] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        return all(window.closed for window in self.windows)
+
+
+class Reference:
+    """What the docstrings of the join say, in as few words as possible."""
+
+    def __init__(self, mode: Mode, max_pending: int) -> None:
+        self.mode, self.most = mode, max_pending
+        self.memory_ms = WINDOW_MS * (2 if mode == "served" else 3)
+        self.now_ms = 0
+        self.requests: list[Request] = []
+        self.windows: list[tuple[Request, Window]] = []  # of all time, in order of opening
+        self.waiting: list[tuple[int, str, Event]] = []
+        self.seen: list[tuple[int, str]] = []
+        self.closed: list[tuple[str, str, int, int | None]] = []
+        self.refused: list[tuple[str, str]] = []
+        self.counts: Counter[str] = Counter()
+
+    def feed(self, records: list[Record]) -> Outcome:
+        for number, (time_ms, message) in enumerate(records):
+            self.pass_time(time_ms)
+            if isinstance(message, Event):
+                self.feedback(f"{time_ms}-{number}", message)
+            elif isinstance(message, Served):
+                self.serve(message)
+            elif not any(request.id == message for request in self.requests):
+                self.requests.append(Request(time_ms, message, ignored=True))
+            self.retry(f"{time_ms}-{number}")
+            while sum(len(request.items) for request in self.requests if not request.over) > self.most:
+                self.counts["evicted"] += self.close(next(pair for pair in self.windows if not pair[1].closed))
+        return self.closed, self.refused, self.counts
+
+    def pass_time(self, time_ms: int) -> None:
+        self.now_ms = time_ms
+        for pair in self.windows:
+            if not pair[1].closed and pair[1].time_ms + WINDOW_MS < time_ms:
+                self.close(pair)
+        while self.seen and (self.seen[0][0] + self.memory_ms < time_ms or len(self.seen) > self.most):
+            _, forgotten = self.seen.pop(0)
+            self.give_up([one for one in self.waiting if one[2].id == forgotten])
+        self.give_up([one for one in self.waiting if one[0] + WINDOW_MS < time_ms])
+        while self.requests and self.requests[0].over:
+            if self.requests[0].time_ms + self.memory_ms >= time_ms and len(self.requests) <= self.most:
+                break
+            self.requests.pop(0)
+
+    def give_up(self, hopeless: list[tuple[int, str, Event]]) -> None:
+        for one in hopeless:
+            self.waiting.remove(one)
+            self.refused.append((one[1], "unknown_request"))
+            self.counts["unknown_request"] += 1
+
+    def close(self, pair: tuple[Request, Window]) -> int:
+        request, window = pair
+        window.closed = True
+        if window.item is not None:
+            self.closed.append((request.id, window.item, window.time_ms, window.click_ms))
+            return 1
+        never_shown = set(request.items) - {other.item for other in request.windows}
+        return len(never_shown)
+
+    def serve(self, message: Served) -> None:
+        if any(request.id == message.request_id for request in self.requests):
+            self.counts["duplicate"] += 1
+            return
+        request = Request(self.now_ms, message.request_id, "".join(message.item_ids))
+        self.requests.append(request)
+        for item in request.items if self.mode == "served" else [None]:
+            self.open(request, item)
+
+    def open(self, request: Request, item: str | None) -> None:
+        window = Window(self.now_ms, item)
+        request.windows.append(window)
+        self.windows.append((request, window))
+
+    def feedback(self, position: str, event: Event) -> None:
+        if any(event.id == other for _, other in self.seen):
+            self.counts["duplicate"] += 1
+            return
+        self.seen.append((self.now_ms, event.id))
+        self.waiting.append((self.now_ms, position, event))
+
+    def retry(self, newest: str) -> None:
+        """Impressions first. What has waited does not become late: it waits to its end."""
+        for since, position, event in sorted(self.waiting, key=lambda one: one[2].type == "click"):
+            result = self.result(since, event)
+            if result is not None and not (result == "late" and position != newest):
+                self.waiting.remove((since, position, event))
+                self.counts[result] += 1
+                if result == "unknown_item":
+                    self.refused.append((position, result))
+
+    def result(self, since: int, event: Event) -> str | None:
+        if self.mode == "served" and event.type == "impression":
+            return "ignored"
+        request = next((one for one in self.requests if one.id == event.request_id), None)
+        if request is None:
+            return None
+        if request.ignored or request.over:
+            return "ignored" if request.ignored else "late"
+        if event.item_id not in request.items:
+            return "unknown_item"
+        shown = next((window for window in request.windows if window.item == event.item_id), None)
+        if (shown or request.windows[0]).closed:
+            return "late"
+        return self.result_of_open(since, event, request, shown)
+
+    def result_of_open(self, since: int, event: Event, request: Request, shown: Window | None) -> str | None:
+        if event.type == "impression":
+            if shown is None:
+                self.open(request, event.item_id)
+            return "duplicate" if shown else "matched"
+        if shown is None:
+            return None
+        repeated = shown.click_ms is not None
+        shown.click_ms = shown.click_ms if repeated else since
+        return "duplicate" if repeated else "matched"
+
+
+def record(code: int) -> tuple[int, Served | Event | str]:
+    """One of very many (wait, message) from a number: a fraction of the cost of drawing its parts one by one."""
+
+    def pick(choices):
+        nonlocal code
+        code, index = divmod(code, len(choices))
+        return choices[index]
+
+    request_id = pick("rst")
+    make = pick([served, served, click, click, click, click, impression, impression, impression, str])
+    wait_ms = pick([0, 0, 0, 1, 1, 2, 3, 10, 11, 25])
+    if make is served:
+        return wait_ms, served(request_id, pick(["a", "ab", "abc"]))
+    if make is str:
+        return wait_ms, pick([request_id, "u"])
+    item_id, event_id = pick("aabbcx"), pick(range(20))
+    return wait_ms, make(str(event_id), request_id, item_id)
+
+
+def dated(codes: list[int]) -> list[Record]:
+    time_ms, records = 0, []
+    for wait_ms, message in map(record, codes):
+        time_ms += wait_ms
+        records.append((time_ms, message))
+    return at_the_end(records)
+
+
+histories = st.lists(st.integers(0, 2**20), max_size=60).map(dated)
+modes = st.sampled_from(["served", "events"])
+bounds = st.sampled_from([3, 5, 12, 1000])
+
+
+@settings(max_examples=400)
+@given(histories, modes, bounds)
+def test_the_join_is_what_the_reference_says(records: list[Record], mode: Mode, max_pending: int) -> None:
+    closed, refused, counts = feed(join(mode, max_pending), records)
+    expected_closed, expected_refused, expected_counts = Reference(mode, max_pending).feed(records)
+    assert closed == expected_closed
+    assert sorted(refused) == sorted(expected_refused)
+    assert counts == expected_counts
+
+
+@given(histories, modes, bounds, st.floats(0, 1))
+def test_a_restored_join_goes_on_as_before(records: list[Record], mode: Mode, max_pending: int, share: float) -> None:
+    cut = round(share * len(records))
+    whole, first = join(mode, max_pending), join(mode, max_pending)
+    expected = feed(whole, records)
+    before = feed(first, records[:cut])
+    second = join(mode, max_pending)
+    second.restore(first.state())
+    assert (second.pending, second.state()) == (first.pending, first.state())
+    after = feed(second, records[cut:], cut)
+    assert (before[0] + after[0], before[1] + after[1], before[2] + after[2]) == expected
+    assert second.state() == whole.state()
+
+
+@given(histories, modes)
+def test_everything_ends_and_nothing_is_lost(records: list[Record], mode: Mode) -> None:
+    """Each event has exactly one result, each impression closes exactly once, and memory empties."""
+    one = join(mode)
+    closed, _, counts = feed(one, records)
+    assert one.pending == 0
+    feedback = sum(isinstance(message, Event) for _, message in records)
+    repeated = counts.total() - feedback  # served twice
+    assert 0 <= repeated <= sum(isinstance(message, Served) for _, message in records)
+    assert [item[2] for item in closed] == sorted(item[2] for item in closed)
+    assert len(one.state()) < 60  # only the end marker is left
+
+
+def test_an_unclicked_and_a_clicked_item_close_together_after_the_window() -> None:
+    one = join()
+    assert feed(one, [(100, served("r", "ab")), (105, click("e", "r", "b"))])[0] == []
+    assert feed(one, [(110, "x")])[0] == []  # at its very end the window is still open
+    assert feed(one, [(111, "y")])[0] == [("r", "a", 100, None), ("r", "b", 100, 105)]
+
+
+@pytest.mark.parametrize(("time_ms", "click_ms", "result"), [(110, 110, "matched"), (111, None, "late")])
+def test_the_last_moment_for_a_click(time_ms: int, click_ms: int | None, result: str) -> None:
+    records = [(100, served("r", "a")), (time_ms, click("e", "r", "a"))]
+    closed, _, counts = feed(join(), at_the_end(records))
+    assert closed == [("r", "a", 100, click_ms)]
+    assert counts == {result: 1}
+
+
+def test_a_click_before_its_impression_waits_for_it() -> None:
+    records = [(95, click("e", "r", "a")), (100, served("r", "a"))]
+    closed, refused, counts = feed(join(), at_the_end(records))
+    assert (closed, refused, counts) == ([("r", "a", 100, 95)], [], {"matched": 1})
+
+
+def test_a_click_on_nothing_is_refused_after_a_window() -> None:
+    one = join()
+    assert feed(one, [(95, click("e", "r", "a")), (105, "x")])[1] == []
+    assert feed(one, [(106, "y")])[1] == [("95-0", "unknown_request")]
+
+
+def test_in_mode_events_only_confirmed_items_are_examples_and_each_has_its_own_window() -> None:
+    records = [
+        (100, served("r", "abc")),
+        (101, click("1", "r", "b")),  # comes before its impression
+        (104, impression("2", "r", "b")),
+        (108, impression("3", "r", "a")),
+        (111, impression("4", "r", "c")),  # the wait for impressions is over
+        (118, click("5", "r", "a")),  # but this one's window is not
+    ]
+    closed, refused, counts = feed(join("events"), at_the_end(records))
+    assert closed == [("r", "b", 104, 101), ("r", "a", 108, 118)]
+    assert refused == []
+    assert counts == {"matched": 4, "late": 1}
+
+
+def test_a_click_and_an_impression_that_both_come_before_the_request() -> None:
+    records = [(1, click("1", "r", "a")), (2, impression("2", "r", "a")), (3, served("r", "a"))]
+    closed, refused, counts = feed(join("events"), at_the_end(records))
+    assert (closed, refused, counts) == ([("r", "a", 3, 1)], [], {"matched": 2})
+
+
+def test_the_oldest_gives_way_when_too_much_waits() -> None:
+    one = join(max_pending=4)
+    closed, _, counts = feed(one, [(1, served("r1", "ab")), (2, click("e", "r1", "b")), (3, served("r2", "abc"))])
+    assert closed == [("r1", "a", 1, None), ("r1", "b", 1, 2)]
+    assert counts == {"matched": 1, "evicted": 2}
+    assert one.pending == 3
+
+
+def test_feedback_for_another_lane_is_ignored_whenever_it_comes() -> None:
+    records = [(1, click("1", "r", "a")), (2, "r"), (3, click("2", "r", "a"))]
+    closed, refused, counts = feed(join(), at_the_end(records))
+    assert (closed, refused, counts) == ([], [], {"ignored": 2})
