@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import redis
 import redis.asyncio
 
+from service.connections import LONGEST_BLOCK_MS
 from service.events import Event, Served, encode
-from service.streams import FIELD, LONGEST_BLOCK_MS, Entry, StreamNames, entries_of
+from service.streams import FIELD, Entry, StreamNames, entries_of
 
 # Appends each event unless its key says that it was appended before. The key is set last: an append that fails leaves
 # no trace, so that the caller's retry is not taken for a duplicate.
@@ -30,7 +31,7 @@ def append_batch(
     """Appends all entries at once: a reader sees all of them or none.
 
     Args:
-        client: from `streams.connect`.
+        client: from `connections.connect`.
         entries: (stream, payload, position). Without a position the server dates the entry. Batches that date their
             entries themselves must ascend in (ms, seq, stream), within a batch and from one to the next.
         maxlen: about how many entries the streams keep, None for all.

@@ -13,27 +13,24 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import redis
-import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, ResponseError
-from redis.retry import Retry
+from redis.exceptions import ResponseError
 
 from models.noise import seed_of
-from service.errors import StreamError
+from service.connections import LONGEST_BLOCK_MS
 
 START = "0-0"  # the position before the first entry
 FIELD = b"e"
-OLDEST_SERVER = (6, 2)
-SOCKET_TIMEOUT_S = 5.0
-LONGEST_BLOCK_MS = 2_000  # a blocking read must end well before its socket times out
 
-# Whatever the URL says: replies are read in the shapes of protocol 2, and blocking reads count on the timeout.
-_OPTIONS = {"protocol": 2, "socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": SOCKET_TIMEOUT_S}
+_LAG_COUNTED = 100  # entries; a longer lag is estimated, for counting it would hold up the server
 
-_LAG_COUNTED = 1_000  # entries; a longer lag is estimated, for counting it would hold up the server
-
-_COUNT_AFTER = "return #redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])"
+# {entries after the position}, or if those are ARGV[2] or more {that, length, first id, last id}
+_LAG = """
+local after = #redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
+if after < tonumber(ARGV[2]) then return {after} end
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1][1]
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]
+return {after, redis.call('XLEN', KEYS[1]), first, last}
+"""
 
 
 class StreamNames:
@@ -90,52 +87,11 @@ def entries_of(reply: Any) -> dict[str, list[Entry]]:
     }
 
 
-def connect(url: str, *, name: str) -> redis.Redis:
-    """A client that never retries by itself: an append that may have happened is the caller's decision.
-
-    Args:
-        url: redis://, rediss:// or unix://. May hold a password: never logged.
-        name: shown by CLIENT LIST.
-    """
-    options: dict[str, Any] = redis.connection.parse_url(url) | _OPTIONS  # type: ignore[no-untyped-call]
-    return redis.Redis.from_pool(redis.ConnectionPool(client_name=name, retry=Retry(NoBackoff(), 0), **options))
-
-
-def connect_async(url: str, *, name: str) -> redis.asyncio.Redis:
-    """The same for asyncio."""
-    options: dict[str, Any] = dict(redis.asyncio.connection.parse_url(url)) | _OPTIONS
-    pool = redis.asyncio.ConnectionPool(client_name=name, retry=AsyncRetry(NoBackoff(), 0), **options)
-    return redis.asyncio.Redis.from_pool(pool)
-
-
-def check_server(client: redis.Redis) -> str | None:
-    """None, or a sentence on what this server does not let us check.
-
-    Raises:
-        StreamError: server_too_old, server_evicts, server_is_cluster.
-    """
-    try:
-        info = client.info()
-    except NoPermissionError:
-        return "INFO is forbidden here: see to it that the server is 6.2 or newer and its maxmemory-policy noeviction"
-    version = str(info["redis_version"])
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
-        raise StreamError("server_too_old", f"the log needs Redis 6.2 or any Valkey, this is {version}")
-    if info.get("cluster_enabled"):
-        raise StreamError("server_is_cluster", "one read spans all partitions: the log needs a server, not a cluster")
-    policy = info.get("maxmemory_policy")
-    if policy is None:
-        return "this server does not tell its maxmemory-policy: see to it that it is noeviction"
-    if policy != "noeviction":
-        raise StreamError("server_evicts", f"maxmemory-policy {policy} would drop parts of the log: set noeviction")
-    return None
-
-
 class LogReader:
     """Reads all input streams as one. Keeps no position: the caller's checkpoint does.
 
     Args:
-        client: from `connect`.
+        client: from `connections.connect`.
         names: whose inputs are read.
         count: most entries fetched from one stream at a time.
     """
@@ -144,19 +100,21 @@ class LogReader:
         self._client, self._streams, self._count = client, names.inputs, count
 
     def read(self, positions: Mapping[str, str], *, block_ms: int) -> list[Entry]:
-        """The next entries after `positions` in merged order.
+        """The next entries after `positions`, in merged order.
 
-        Empty where there are none, or none whose place in the order is certain yet, for about `block_ms` (at most 2 s).
+        Empty where in `block_ms` (at most 2 s) none came whose place in the order is certain.
         """
-        now_ms, found = self._fetch(positions)
-        ready = self._ready(now_ms, found)
-        if ready or block_ms <= 0:
-            return ready
-        self._wait(positions, now_ms, found, min(block_ms, LONGEST_BLOCK_MS))
-        return self._ready(*self._fetch(positions))
+        until_ms = None
+        while True:
+            now_ms, found = self._fetch(positions)
+            ready = self._ready(now_ms, found)
+            until_ms = until_ms or now_ms + min(block_ms, LONGEST_BLOCK_MS)
+            if ready or now_ms >= until_ms:
+                return ready
+            self._wait(positions, now_ms, found, until_ms - now_ms)
 
     def lag(self, positions: Mapping[str, str]) -> dict[str, int]:
-        """Stream -> entries after our position; above 1,000 estimated from the time they span."""
+        """Stream -> entries after our position; above 100 estimated from the time they span."""
         return {stream: self._behind(stream, positions.get(stream, START)) for stream in self._streams}
 
     def trimmed(self, positions: Mapping[str, str]) -> list[str]:
@@ -189,22 +147,23 @@ class LogReader:
         return [entry for place, _, entry in ranked if place < end]
 
     def _wait(self, positions: Mapping[str, str], now_ms: int, found: Mapping[str, list[Entry]], block_ms: int) -> None:
-        """Until something new comes, or what is there has become certain."""
+        """Until something new comes, or what is there becomes certain."""
         seen: dict[Any, Any] = {stream: positions.get(stream, START) for stream in self._streams}
         for stream, entries in found.items():
-            seen[stream] = entries[-1].position
             block_ms = min(block_ms, entries[0].time_ms - now_ms + 1)
-        self._client.xread(seen, count=1, block=max(block_ms, 1))
+            if len(entries) < self._count:
+                seen[stream] = entries[-1].position
+            else:  # all dated ahead of the clock: what comes after them changes nothing
+                del seen[stream]
+        self._client.xread(seen, count=1, block=block_ms)
 
     def _behind(self, stream: str, position: str) -> int:
-        counted: int = self._client.eval(_COUNT_AFTER, 1, stream, position, _LAG_COUNTED)
-        if counted < _LAG_COUNTED:
-            return counted
-        info = self._client.xinfo_stream(stream)
-        first_ms, last_ms = (order(info[edge][0].decode())[0] for edge in ("first-entry", "last-entry"))
+        counted, *span = self._client.eval(_LAG, 1, stream, position, _LAG_COUNTED)
+        if not span:
+            return int(counted)
+        length, first_ms, last_ms = int(span[0]), order(span[1].decode())[0], order(span[2].decode())[0]
         share = (last_ms - order(position)[0]) / max(last_ms - first_ms, 1)
-        estimated: int = math.ceil(info["length"] * min(share, 1.0))
-        return max(counted, estimated)
+        return max(int(counted), math.ceil(length * min(share, 1.0)))
 
     def _lost(self, stream: str, position: str) -> bool:
         try:

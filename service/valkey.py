@@ -11,14 +11,14 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
-from redis.exceptions import RedisError
+from redis.exceptions import BusyLoadingError, RedisError
 
+from service.connections import connect
 from service.errors import StreamError
-from service.streams import connect
 
-_START_TIMEOUT_S = 60.0  # a long append-only file is loaded first
+_LOAD_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 10.0
 _POLL_S = 0.02
 _ATTEMPTS = 5  # another process may take the free port before the server does
@@ -50,11 +50,15 @@ class EmbeddedServer:
         with (self.directory / "port").open("a+", encoding="ascii") as rendezvous:
             fcntl.flock(rendezvous, fcntl.LOCK_EX)  # released when the file closes
             rendezvous.seek(0)
-            self.port = int(rendezvous.read() or 0)
-            if not self._answers():
-                self._launch()
-                rendezvous.truncate(0)
-                rendezvous.write(str(self.port))
+            found = rendezvous.read()
+            self.port = int(found) if found.isdigit() else 0
+            try:
+                if not self._answers():
+                    self._launch(rendezvous)
+                self._wait_until_loaded()
+            except BaseException:
+                self.stop()
+                raise
         return self
 
     def stop(self) -> None:
@@ -76,10 +80,14 @@ class EmbeddedServer:
     ) -> None:
         self.stop()
 
-    def _launch(self) -> None:
+    def _launch(self, rendezvous: TextIO) -> None:
+        """At the port it had before, so that clients find it again; at a free one where that is taken."""
         binary = _binary()
+        self.port = self.port or _free_port()
         for _ in range(_ATTEMPTS):
-            self.port = _free_port()
+            rendezvous.truncate(0)
+            rendezvous.write(str(self.port))
+            rendezvous.flush()  # before the server runs: one whose starter is killed must be found, never doubled
             self._process = subprocess.Popen(
                 [binary, *self._arguments()],
                 stdin=subprocess.DEVNULL,
@@ -87,10 +95,12 @@ class EmbeddedServer:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for us: the log must outlive those who still write to it
             )
-            if self._wait_until_ready(self._process):
-                return
-            self.stop()
-        raise StreamError("server_failed", f"the embedded server did not start; its log ends: {self._log_tail()}")
+            while self._process.poll() is None:
+                if self._answers():
+                    return
+                time.sleep(_POLL_S)
+            self.port = _free_port()
+        raise StreamError("server_failed", f"the embedded server ended at once; its log ends: {self._log_tail()}")
 
     def _arguments(self) -> list[str]:
         options = {
@@ -105,16 +115,8 @@ class EmbeddedServer:
         }
         return [argument for name, value in options.items() for argument in (f"--{name}", value)]
 
-    def _wait_until_ready(self, process: "subprocess.Popen[bytes]") -> bool:
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while process.poll() is None and time.monotonic() < deadline:
-            if self._answers():
-                return True
-            time.sleep(_POLL_S)
-        return False
-
     def _answers(self) -> bool:
-        """Whether the server of this very directory answers at our port."""
+        """Whether the server of this very directory is at our port; it may still be loading its file."""
         if not self.port:
             return False
         with connect(self.url, name="agerank-embedded") as client:
@@ -122,6 +124,19 @@ class EmbeddedServer:
                 return bool(client.config_get("dir") == {"dir": str(self.directory)})
             except RedisError:
                 return False
+
+    def _wait_until_loaded(self) -> None:
+        deadline = time.monotonic() + _LOAD_TIMEOUT_S
+        with connect(self.url, name="agerank-embedded") as client:
+            while time.monotonic() < deadline:
+                try:
+                    client.ping()
+                    return
+                except BusyLoadingError:
+                    time.sleep(_POLL_S)
+        raise StreamError(
+            "server_failed", f"the embedded server still loads {self.directory} after {_LOAD_TIMEOUT_S} s"
+        )
 
     def _log_tail(self) -> str:
         log = self.directory / "server.log"

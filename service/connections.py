@@ -1,0 +1,65 @@
+"""Connections to Redis or Valkey, and what a server must be to hold the log."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
+from redis.retry import Retry
+
+from service.errors import StreamError
+
+OLDEST_SERVER = (6, 2)
+SOCKET_TIMEOUT_S = 5.0
+LONGEST_BLOCK_MS = 2_000  # a blocking read must end well before its socket times out
+
+# Whatever the URL says: replies are read in the shapes of protocol 2, and blocking reads count on the timeout.
+_OPTIONS = {"protocol": 2, "socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": SOCKET_TIMEOUT_S}
+
+
+def connect(url: str, *, name: str) -> redis.Redis:
+    """A client that never retries by itself: an append that may have happened is the caller's decision.
+
+    Args:
+        url: redis://, rediss:// or unix://. May hold a password: never logged.
+        name: shown by CLIENT LIST.
+    """
+    options: dict[str, Any] = redis.connection.parse_url(url) | _OPTIONS  # type: ignore[no-untyped-call]
+    return redis.Redis.from_pool(redis.ConnectionPool(client_name=name, retry=Retry(NoBackoff(), 0), **options))
+
+
+def connect_async(url: str, *, name: str) -> redis.asyncio.Redis:
+    """The same for asyncio."""
+    options: dict[str, Any] = dict(redis.asyncio.connection.parse_url(url)) | _OPTIONS
+    pool = redis.asyncio.ConnectionPool(client_name=name, retry=AsyncRetry(NoBackoff(), 0), **options)
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+def check_server(client: redis.Redis) -> str | None:
+    """None, or a sentence on what this server does not let us check. Raises StreamError like `check_info`."""
+    try:
+        return check_info(client.info())
+    except ResponseError:
+        return "INFO is forbidden here: see to it that the server is 6.2 or newer and its maxmemory-policy noeviction"
+
+
+def check_info(info: Mapping[str, Any]) -> str | None:
+    """The same for a reply of INFO.
+
+    Raises:
+        StreamError: server_too_old, server_is_cluster, server_evicts.
+    """
+    version = str(info["redis_version"])  # of a Valkey the Redis that it is compatible with
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
+        raise StreamError("server_too_old", f"the log needs Redis 6.2 or any Valkey, this is {version}")
+    if info.get("cluster_enabled"):
+        raise StreamError("server_is_cluster", "one read spans all partitions: the log needs a server, not a cluster")
+    policy = info.get("maxmemory_policy")
+    if policy is None:
+        return "this server does not tell its maxmemory-policy: see to it that it is noeviction"
+    if policy != "noeviction":
+        raise StreamError("server_evicts", f"maxmemory-policy {policy} would drop parts of the log: set noeviction")
+    return None
