@@ -20,13 +20,16 @@ test: .venv/dev
 check: .venv/dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
-# Stamp files: made anew when a dependency may have changed.
+# Stamp files: made anew when a dependency may have changed. Compiling what is installed would take as long again as
+# installing it, for modules of which most are never imported.
+INSTALL := $(BIN)/pip install --no-compile --disable-pip-version-check --constraint constraints.txt --editable
+
 .venv/demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[serve,train,demo]'
+	$(INSTALL) '.[serve,train,demo]'
 	@touch $@
 
 .venv/dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[serve,train,demo,dev]'
+	$(INSTALL) '.[serve,train,demo,dev]'
 	@touch $@ .venv/demo
 
 $(BIN)/python:

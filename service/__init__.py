@@ -7,6 +7,7 @@
     valkey         an embedded server for who has no Redis
     checkpoints    versions on disk: saved whole or not at all, verified before use
     telemetry      every instrument; the registry is injected
+    logs           the shape of log lines
     settings       the only reader of file and environment, imported by entry points alone
     scoring/       the process that ranks      imports no torch
     training/      the process that learns
