@@ -122,8 +122,6 @@ class Join:
         if not self._apply(entry, event):
             self._early[event.id] = entry, event
             self._early_of.setdefault(event.request_id, []).append(event.id)
-        elif event.type == "impression":
-            self._settle(event.request_id)
 
     def take(self) -> Joined:
         """What has come of everything since the last call."""
@@ -217,6 +215,7 @@ class Join:
         request.clicks[row] = _UNCLICKED
         request.windows += 1
         self._windows.append(_Window(self._now_ms, event.request_id, [row]))
+        self._settle(event.request_id)
         return "matched"
 
     def _clicked(self, event: Event, request: _Request, row: int) -> str | None:
