@@ -5,10 +5,11 @@ Every setting is documented in docs/operations.md; a test fails where one is mis
 """
 
 import os
+import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 #: The strategies that exist unless the configuration names its own. Epsilon and budgets are ours.
@@ -23,6 +24,10 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class SettingsError(ValueError):
+    """The settings are wrong; the text says how, a line for each fault."""
 
 
 class Settings(BaseSettings):
@@ -82,6 +87,15 @@ class Settings(BaseSettings):
             raise ValueError(f"the shares must sum to 1, they sum to {sum(traffic.values()):g}")
         return traffic
 
+    @model_validator(mode="after")
+    def _served_strategies_exist(self) -> Self:
+        unknown = {self.default_strategy, *self.traffic} - set(self.strategies)
+        if unknown:
+            raise ValueError(
+                f"default_strategy or traffic name {sorted(unknown)}; strategies has {sorted(self.strategies)}"
+            )
+        return self
+
     @property
     def checkpoints(self) -> Path:
         """Where this lane's versions live."""
@@ -98,3 +112,27 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         path = Path(os.environ.get("AGERANK_CONFIG", "agerank.toml"))
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path))
+
+
+def read(config: Path | None = None, **given: Any) -> Settings:
+    """The settings of an entry point.
+
+    Args:
+        config: what AGERANK_CONFIG would name.
+        given: overrule everything else; None is as good as absent.
+
+    Raises:
+        SettingsError: a named file that is not there, or values that will not do.
+    """
+    if config is not None:
+        os.environ["AGERANK_CONFIG"] = str(config)  # a process has one configuration, and so have its children
+    named = os.environ.get("AGERANK_CONFIG")
+    if named and not Path(named).is_file():
+        raise SettingsError(f"the settings file {named} does not exist")
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"the settings file is not TOML: {error}") from None
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, one['loc'])) or 'settings'}: {one['msg']}" for one in error.errors()]
+        raise SettingsError("\n".join(faults)) from None

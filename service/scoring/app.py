@@ -1,0 +1,177 @@
+"""The scoring process: builds the app from the settings, owns every resource, runs it."""
+
+import asyncio
+import math
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from importlib import metadata
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from service import logs
+from service.connections import connect_async
+from service.scoring import openapi, problems, routes
+from service.scoring.experiments import Traffic
+from service.scoring.feedback import Feedback
+from service.scoring.guard import Guard
+from service.scoring.loading import load
+from service.scoring.outbox import Outbox
+from service.scoring.ranker import Ranker
+from service.scoring.ranking import Loaded
+from service.scoring.swap import Swapper
+from service.settings import Settings
+from service.streams import StreamNames
+from service.telemetry import ScorerMetrics
+
+#: An event id is known for twice the attribution window, and for a day at least: callers retry for so long, not longer.
+REMEMBER_WINDOWS, REMEMBER_AT_LEAST_S = 2.0, 86_400.0
+
+_log = structlog.get_logger()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The app. It touches nothing outside before its lifespan begins."""
+    metrics = ScorerMetrics(CollectorRegistry())
+    ProcessCollector(registry=metrics.registry)
+    app = FastAPI(
+        title="agerank",
+        description="Ranks candidates, explores inside the click model, learns from the clicks.",
+        version=metadata.version("agerank"),
+        lifespan=partial(_lifespan, settings, metrics),
+        docs_url=None,  # its page would load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.include_router(routes.router)
+    app.add_middleware(Guard, limited=routes.LIMITED, max_in_flight=settings.max_in_flight, metrics=metrics)
+    problems.install(app)
+    openapi.install(app)
+    return app
+
+
+def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
+    """Runs the scorer until it is told to stop.
+
+    Args:
+        settings: with port 0 the system chooses one.
+        announce: told the URL, once connections are taken.
+
+    Raises:
+        OSError: the address is not ours to listen on.
+    """
+    logs.configure(settings.log_format)
+    config = uvicorn.Config(
+        create_app(settings),
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,  # longer than the idle time of common load balancers: they close first, nothing is lost
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s),
+    )
+    with socket.create_server((settings.host, settings.port), backlog=config.backlog) as listening:
+        host, port = listening.getsockname()[:2]
+        announce(f"http://{host}:{port}")
+        server = uvicorn.Server(config)
+        server.run(sockets=[listening])
+    if not server.started:
+        raise SystemExit(3)  # the lifespan has logged why
+
+
+@asynccontextmanager
+async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    """Opens in this order, closes in the other: no record is left behind, and the embedded server goes last."""
+    async with AsyncExitStack() as stack:
+        url = settings.redis_url.get_secret_value() if settings.redis_url else await _embedded(settings, stack)
+        client = connect_async(url, name="agerank-scorer")
+        stack.push_async_callback(client.aclose)
+        names = StreamNames(settings.redis_prefix, settings.partitions)
+        outbox = Outbox(
+            client,
+            names,
+            capacity=settings.served_queue_entries,
+            maxlen=settings.stream_max_entries,
+            metrics=metrics,
+        )
+        stack.push_async_callback(outbox.flush, settings.shutdown_grace_s)
+        await stack.enter_async_context(_running(outbox.run()))
+        ranker = Ranker(
+            lane=settings.lane,
+            default_strategy=settings.default_strategy,
+            traffic=Traffic(settings.traffic, salt=settings.traffic_salt),
+            max_candidates=settings.max_candidates,
+            outbox=outbox,
+            metrics=metrics,
+        )
+        swapper = Swapper(
+            root=settings.checkpoints,
+            load=partial(_load, settings),
+            ranker=ranker,
+            poll_s=settings.swap_poll_s,
+            metrics=metrics,
+        )
+        await stack.enter_async_context(_running(swapper.run(client, names)))
+        feedback = Feedback(
+            client,
+            names,
+            max_events=settings.max_events,
+            remember_s=max(REMEMBER_WINDOWS * settings.attribution_window_s, REMEMBER_AT_LEAST_S),
+            timeout_s=settings.deadline_s,
+            maxlen=settings.stream_max_entries,
+            metrics=metrics,
+        )
+        scorer = routes.Scorer(
+            ranker=ranker,
+            feedback=feedback,
+            outbox=outbox,
+            metrics=metrics,
+            deadline_s=settings.deadline_s,
+            max_body_bytes=settings.max_body_bytes,
+        )
+        yield {"scorer": scorer}
+
+
+def _load(settings: Settings, version: int, previous: Loaded | None) -> Loaded:
+    return load(
+        settings.checkpoints,
+        version,
+        kind=settings.engine,
+        threads=settings.threads,
+        lane=settings.lane,
+        strategies={settings.default_strategy, *settings.traffic},
+        previous=previous,
+    )
+
+
+async def _embedded(settings: Settings, stack: AsyncExitStack) -> str:
+    """URL of the embedded server, shared with the trainer of the same data_dir."""
+    from service.valkey import connect_or_start  # an extra that a scorer with a Redis of its own does without
+
+    server = await asyncio.to_thread(connect_or_start, settings.data_dir / "redis")
+    stack.push_async_callback(asyncio.to_thread, server.stop)
+    return server.url
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """A task of the process. One that ends by itself is a fault: it is logged, not hidden until shutdown."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(_report)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _report(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and task.exception():
+        _log.critical("a task of the scorer ended", task=task.get_coro(), exc_info=task.exception())

@@ -1,0 +1,105 @@
+"""POST /v1/events without HTTP: what callers report goes to the log, and each event gets its own result."""
+
+import asyncio
+import time
+
+import msgspec
+import redis.asyncio
+from msgspec import Raw
+from redis.exceptions import RedisError
+
+from service.appends import append_events
+from service.errors import Unavailable
+from service.events import Event
+from service.scoring import schemas
+from service.scoring.schemas import EventResult, EventsResponse
+from service.streams import StreamNames
+from service.telemetry import ScorerMetrics
+
+LONGEST_AHEAD_S = 300.0  # a clock may be a little wrong; one that is more would spoil every window it touches
+
+_event = msgspec.json.Decoder(Event)
+
+
+class _Identified(msgspec.Struct):
+    """What a rejected event is called in its result, where it can be told."""
+
+    id: str | None = None
+
+
+class Feedback:
+    """Takes posted events.
+
+    Args:
+        client: of the log.
+        names: its streams.
+        max_events: of one batch.
+        remember_s: how long an event id is known; its repetition is a duplicate for so long.
+        timeout_s: how long Redis may take.
+        maxlen: about how many entries the streams keep.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        names: StreamNames,
+        *,
+        max_events: int,
+        remember_s: float,
+        timeout_s: float,
+        maxlen: int,
+        metrics: ScorerMetrics,
+    ) -> None:
+        self._client, self._names, self._metrics = client, names, metrics
+        self._max_events, self._maxlen = max_events, maxlen
+        self._remember_s, self._timeout_s = remember_s, timeout_s
+
+    async def post(self, body: bytes) -> bytes:
+        """The response to a batch. An event is accepted only when Redis has it.
+
+        Raises:
+            ServiceError: of a wrong batch, or log_unavailable: then the same batch may be sent again, and an event that
+                did reach the log is a duplicate.
+        """
+        read = [_read(raw) for raw in schemas.decode_events(body, max_events=self._max_events)]
+        added = iter(await self._append([one for one in read if isinstance(one, Event)]))
+        results = []
+        for one in read:
+            if isinstance(one, Event):
+                kind: str = one.type
+                result = EventResult(id=one.id, result="accepted" if next(added) else "duplicate")
+            else:
+                kind, result = "unknown", one
+            self._metrics.events.labels(kind, result.result).inc()
+            results.append(result)
+        return schemas.encode(EventsResponse(results=results))
+
+    async def _append(self, events: list[Event]) -> list[bool]:
+        if not events:
+            return []
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await append_events(self._client, self._names, events, self._remember_s, maxlen=self._maxlen)
+        except (RedisError, TimeoutError):
+            raise Unavailable("log_unavailable", "the event log cannot be reached: send the same batch again") from None
+
+
+def _read(raw: Raw) -> Event | EventResult:
+    """The event, or why it is rejected."""
+    try:
+        event = _event.decode(raw)
+    except (msgspec.ValidationError, UnicodeDecodeError) as error:
+        fault = schemas.invalid(error, "invalid_event")
+        detail = f"{fault.path}: {fault.detail}" if fault.path else fault.detail
+        return EventResult(id=_id_of(raw), result="rejected", code="invalid_event", detail=detail)
+    if event.time and event.time.timestamp() > time.time() + LONGEST_AHEAD_S:
+        detail = f"time lies more than {LONGEST_AHEAD_S:g} s ahead of the service's clock"
+        return EventResult(id=event.id, result="rejected", code="event_time", detail=detail)
+    return event
+
+
+def _id_of(raw: Raw) -> str | None:
+    try:
+        return msgspec.json.decode(raw, type=_Identified).id
+    except (msgspec.ValidationError, UnicodeDecodeError):
+        return None

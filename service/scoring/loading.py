@@ -1,0 +1,91 @@
+"""A version from disk, verified before anybody sees it: hashes, spec, shapes, finite weights, a golden request."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from models.spec import FeatureSpec, SpecError
+from models.types import Array, Batch, Scores
+from service import checkpoints
+from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, Manifest
+from service.errors import CheckpointError
+from service.scoring import engines
+from service.scoring.engines import Engine
+from service.scoring.ranking import Loaded
+
+#: Engines differ in the last bits; a wrong graph or a wrong weight differs by far more.
+TOLERANCE = 1e-4
+
+
+def load(
+    root: Path,
+    version: int,
+    *,
+    kind: Literal["onnx", "torch"],
+    threads: int,
+    lane: str,
+    strategies: Collection[str],
+    previous: Loaded | None = None,
+) -> Loaded:
+    """A version that may be served.
+
+    Args:
+        root: of the lane's checkpoints.
+        kind: of engine.
+        threads: of the engine.
+        lane: that the version must be of.
+        strategies: that the version must have.
+        previous: what served before, to take over from.
+
+    Raises:
+        CheckpointError: those of `service.checkpoints` and of the engine, wrong_lane, missing_strategy, spec_mismatch,
+            golden_mismatch.
+    """
+    manifest = checkpoints.load_manifest(root, version)
+    spec = _check(manifest, lane, strategies)
+    weights = checkpoints.load_weights(root, manifest)
+    item_hash, item_impressions = weights.pop(ITEM_HASH), weights.pop(ITEM_IMPRESSIONS)
+    engine = engines.load(
+        kind,
+        manifest=manifest,
+        graphs={name: checkpoints.load_graph(root, manifest, name) for name in manifest.strategies},
+        weights=weights,
+        threads=threads,
+        previous=previous.engine if previous else None,
+    )
+    _check_golden(engine, manifest, checkpoints.load_golden(root, manifest))
+    return Loaded(manifest=manifest, spec=spec, engine=engine, item_hash=item_hash, item_impressions=item_impressions)
+
+
+def _check(manifest: Manifest, lane: str, strategies: Collection[str]) -> FeatureSpec:
+    if manifest.lane != lane:
+        raise CheckpointError("wrong_lane", f"the version is of lane {manifest.lane}, this scorer serves {lane}")
+    missing = sorted(set(strategies) - set(manifest.strategies))
+    if missing:
+        raise CheckpointError("missing_strategy", f"configured here, unknown to the version: {', '.join(missing)}")
+    try:
+        spec = FeatureSpec.from_toml(manifest.spec)
+    except SpecError as error:
+        raise CheckpointError("spec_mismatch", f"the feature spec does not parse: {error}") from None
+    if spec.hash != manifest.spec_hash:
+        detail = f"the feature spec hashes to {spec.hash} here, to {manifest.spec_hash} where it was trained"
+        raise CheckpointError("spec_mismatch", detail)
+    return spec
+
+
+def _check_golden(engine: Engine, manifest: Manifest, golden: Mapping[str, Array]) -> None:
+    """The trainer's own answers to a request of its own must come out of this engine."""
+    for name, served in manifest.strategies.items():
+        given = {field: golden[f"{name}/in/{field}"] for field in (*Batch._fields, "impressions", "lambda")}
+        noise = {one.name: golden[f"{name}/in/{one.name}"] for one in served.noise}
+        batch = Batch(*(given[field] for field in Batch._fields))
+        scores = engine.scores(name, batch, noise, float(given["lambda"]), given["impressions"])
+        expected = Scores(*(golden[f"{name}/out/{field}"] for field in Scores._fields))
+        # Where a candidate stands on the threshold itself, the last bit opens or shuts its gate.
+        firm = np.abs(expected.p_click - expected.gate_threshold) > TOLERANCE
+        for field, ours, theirs in zip(Scores._fields, scores, expected, strict=True):
+            rows = firm if field in ("score", "gate_open") else slice(None)
+            if not np.allclose(ours[rows], theirs[rows], rtol=TOLERANCE, atol=TOLERANCE):
+                raise CheckpointError("golden_mismatch", f"strategy {name}: {field} of the golden request differs")

@@ -1,0 +1,78 @@
+"""/openapi.json: FastAPI collects the routes, msgspec describes what they read and write."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from service.scoring import schemas, status
+from service.scoring.problems import MEDIA_TYPE, Problem
+
+_STRUCTS = [
+    schemas.RankRequest,
+    schemas.RankResponse,
+    schemas.EventsRequest,
+    schemas.EventsResponse,
+    status.Live,
+    status.Ready,
+    status.ServerLive,
+    status.ServerReady,
+    status.ModelReady,
+    status.ModelMetadata,
+    status.ModelSummary,
+    Problem,
+]
+
+
+def operation(
+    summary: str,
+    answer: type,
+    *,
+    body: type | None = None,
+    code: int = 200,
+    refusals: Sequence[int] = (),
+    parameters: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What a route's decorator is told, so that it stands in the document.
+
+    Args:
+        summary: one line.
+        answer: struct of the response.
+        body: struct of the request.
+        code: status of the response.
+        refusals: statuses of problems besides 500.
+        parameters: names in the path.
+    """
+    responses: dict[int, Any] = {code: _content(HTTPStatus(code).phrase, answer)}
+    for refusal in (*refusals, 500):
+        responses[refusal] = _content(HTTPStatus(refusal).phrase, Problem, MEDIA_TYPE)
+    extra: dict[str, Any] = {}
+    if body:
+        extra["requestBody"] = {**_content(body.__name__, body), "required": True}
+    if parameters:
+        place = {"in": "path", "required": True, "schema": {"type": "string"}}
+        extra["parameters"] = [{"name": name, **place} for name in parameters]
+    return {"summary": summary, "status_code": code, "responses": responses, "openapi_extra": extra}
+
+
+def install(app: FastAPI) -> None:
+    """Gives the app its document."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _, components = msgspec.json.schema_components(_STRUCTS, ref_template="#/components/schemas/{name}")
+            app.openapi_schema = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
+            )
+            app.openapi_schema["components"] = {"schemas": components}
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to change the document
+
+
+def _content(description: str, struct: type, media_type: str = "application/json") -> dict[str, Any]:
+    reference = {"$ref": f"#/components/schemas/{struct.__name__}"}
+    return {"description": description, "content": {media_type: {"schema": reference}}}

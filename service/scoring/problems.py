@@ -1,0 +1,93 @@
+"""Every error as a problem document of RFC 9457, with a stable code."""
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from service.errors import MethodNotAllowed, NotFound, ServiceError
+
+MEDIA_TYPE = "application/problem+json"
+
+#: Every code that the API answers, and its title. docs/api.md explains each.
+TITLES = {
+    "malformed_json": "The body is not JSON",
+    "invalid_request": "The request does not say what the API asks for",
+    "duplicate_candidate": "Two candidates have one id",
+    "unknown_strategy": "No such strategy",
+    "unknown_feature": "No such feature",
+    "feature_type": "A feature has a value of the wrong type",
+    "feature_not_finite": "A feature is not a finite number",
+    "feature_too_many_values": "A feature has too many values",
+    "body_too_large": "The body is too large",
+    "too_many_candidates": "Too many candidates",
+    "too_many_events": "Too many events",
+    "not_found": "No such resource",
+    "method_not_allowed": "The resource does not know this method",
+    "not_ready": "No model is loaded",
+    "overloaded": "Too many requests are being answered",
+    "deadline_exceeded": "The request waited too long",
+    "log_unavailable": "The event log cannot be reached",
+    "internal": "A fault of the service",
+}
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong, and where in the body."""
+
+    path: str
+    code: str
+    detail: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An error, RFC 9457. Branch on code: it is stable, the sentences are not."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    instance: str
+    errors: list[Fault] = []
+
+
+def response(error: ServiceError, instance: str, headers: dict[str, str] | None = None) -> Response:
+    """The answer to a request at path `instance` that failed with `error`."""
+    faults = [] if error.path is None else [Fault(path=error.path, code=error.code, detail=error.detail)]
+    problem = Problem(
+        type=f"urn:problem-type:agerank:{error.code}",
+        title=TITLES[error.code],
+        status=error.status,
+        detail=error.detail,
+        code=error.code,
+        instance=instance,
+        errors=faults,
+    )
+    headers = dict(headers or {})
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    return Response(msgspec.json.encode(problem), error.status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Answers every expected error of the app; `guard` answers the unexpected ones."""
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+async def _on_service_error(request: Request, error: Any) -> Response:
+    return response(error, request.url.path)
+
+
+async def _on_http_exception(request: Request, error: Any) -> Response:
+    """What the router says: 404 or 405."""
+    path = request.url.path
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "")
+        refusal = MethodNotAllowed("method_not_allowed", f"{path} knows {allowed}, not {request.method}")
+        return response(refusal, path, error.headers)
+    return response(NotFound("not_found", f"there is nothing at {path}"), path)

@@ -1,0 +1,144 @@
+"""One request against one version: encode, score, choose. No I/O, no clock, no metrics."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from models.features import FeatureError, encode, item_hashes
+from models.noise import combine, draw
+from models.slate import choose
+from models.spec import FeatureSpec
+from models.types import Array, Batch, Scores, Slate
+from service.checkpoints import Manifest, ServedStrategy
+from service.errors import Internal, Invalid
+from service.scoring.engines import Engine
+from service.scoring.schemas import RankRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A version, ready to rank with. A swap replaces the whole."""
+
+    manifest: Manifest
+    spec: FeatureSpec
+    engine: Engine
+    item_hash: Array  # (N,) uint64, sorted: the items that were ever shown
+    item_impressions: Array  # (N,) int64
+
+    def impressions(self, item_hash: Array) -> Array:
+        """(B,) uint64 -> (B,) int64, how often each item was shown by the time of the version."""
+        if not len(self.item_hash):
+            return np.zeros(len(item_hash), dtype=np.int64)
+        place = np.minimum(np.searchsorted(self.item_hash, item_hash), len(self.item_hash) - 1)
+        return np.where(self.item_hash[place] == item_hash, self.item_impressions[place], 0)
+
+    def strategy(self, name: str) -> ServedStrategy:
+        """Raises Invalid unknown_strategy."""
+        found = self.manifest.strategies.get(name)
+        if found is None:
+            known = ", ".join(sorted(self.manifest.strategies))
+            raise Invalid("unknown_strategy", f"no strategy {name!r}; known are {known}", path="strategy")
+        return found
+
+
+class Terms(NamedTuple):
+    """What is settled before the ranking."""
+
+    request_id: str
+    strategy: str
+    bucket: int | None  # of the traffic split, None where the caller or the default decided
+    seed: int  # uint64
+    top_k: int
+
+
+class Rows(NamedTuple):
+    """A request's candidates as the model sees them."""
+
+    batch: Batch
+    item_hash: Array  # (B,) uint64
+    impressions: Array  # (B,) int64
+    bid: Array | None  # (B,) float64, 1 where a candidate has none; None where no candidate has one
+
+
+class Ranking(NamedTuple):
+    """What was decided."""
+
+    scores: Scores
+    slate: Slate
+    propensity: Array | None  # (L,) float64 in (0, 1]
+    propensity_method: Literal["exact", "monte_carlo"] | None
+
+
+def encode_rows(loaded: Loaded, request: RankRequest) -> Rows:
+    """Raises Invalid with the code and the path of the feature at fault."""
+    candidates = request.candidates
+    ids = [candidate.id for candidate in candidates]
+    try:
+        batch = encode(
+            loaded.spec,
+            ids,
+            [candidate.features for candidate in candidates],
+            user_id=request.user.id,
+            user=request.user.features,
+            context=request.context.features,
+        )
+    except FeatureError as error:
+        raise Invalid(error.code, error.message, path=error.path) from None
+    hashes = item_hashes(ids)
+    return Rows(batch, hashes, loaded.impressions(hashes), _bids([candidate.bid for candidate in candidates]))
+
+
+def rank(loaded: Loaded, rows: Rows, terms: Terms) -> Ranking:
+    """The slate of one request, repeatable from the seed and the version. Raises Internal."""
+    scores, slate = _draw(loaded, rows, terms, terms.seed)
+    if slate.propensity is not None:
+        return Ranking(scores, slate, slate.propensity, "exact")
+    served = loaded.manifest.strategies[terms.strategy]
+    if served.propensity_samples and any(one.scope != "version" for one in served.noise):
+        return Ranking(scores, slate, _monte_carlo(loaded, rows, terms, slate), "monte_carlo")
+    return Ranking(scores, slate, None, None)
+
+
+def _draw(loaded: Loaded, rows: Rows, terms: Terms, seed: int) -> tuple[Scores, Slate]:
+    served = loaded.manifest.strategies[terms.strategy]
+    noise = draw(
+        served.noise,
+        request_seed=np.array([seed], dtype=np.uint64),
+        version=loaded.manifest.version,
+        item_hash=rows.item_hash,
+    )
+    scores = loaded.engine.scores(terms.strategy, rows.batch, noise, served.lambda_, rows.impressions)
+    if not np.isfinite(scores.score).all():  # JSON cannot say it, and an order by it means nothing
+        raise Internal("internal", f"strategy {terms.strategy} gave a score that is no number")
+    slate = choose(
+        scores,
+        item_hash=rows.item_hash,
+        seed=seed,
+        top_k=terms.top_k,
+        bid=rows.bid,
+        uniform_share=served.uniform_share,
+    )
+    return scores, slate
+
+
+def _monte_carlo(loaded: Loaded, rows: Rows, terms: Terms, slate: Slate) -> Array:
+    """How often each shown candidate is shown over `propensity_samples` draws, (L,) float64 in (0, 1].
+
+    The draw that was served is one of them, so nothing that was shown has propensity 0; it also biases the estimate
+    upwards, by at most 1 / samples.
+    """
+    samples = loaded.manifest.strategies[terms.strategy].propensity_samples
+    shown = np.zeros(len(rows.item_hash))
+    shown[slate.order] = 1.0
+    for seed in combine(np.array([terms.seed], dtype=np.uint64), np.arange(1, samples, dtype=np.uint64)):
+        _, drawn = _draw(loaded, rows, terms, int(seed))
+        shown[drawn.order] += 1.0
+    return shown[slate.order] / samples
+
+
+def _bids(bids: Sequence[float | None]) -> Array | None:
+    if all(bid is None for bid in bids):
+        return None
+    return np.array([1.0 if bid is None else bid for bid in bids])

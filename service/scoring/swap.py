@@ -1,0 +1,107 @@
+"""The next version, as soon as there is one: loaded beside the one that serves, verified, and put in its place."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import redis.asyncio
+import structlog
+from redis.exceptions import RedisError
+
+from service import checkpoints
+from service.appends import next_announcement
+from service.errors import CheckpointError
+from service.scoring.ranker import Ranker
+from service.scoring.ranking import Loaded
+from service.streams import StreamNames
+from service.telemetry import ScorerMetrics
+
+_log = structlog.get_logger()
+
+
+class Swapper:
+    """Keeps a ranker at the version that current.json names.
+
+    An announcement on the stream only wakes it early: a lost one costs `poll_s` and nothing else. A version that was
+    refused is not tried again until current.json is written anew.
+
+    Args:
+        root: of the lane's checkpoints.
+        load: makes a verified version from its number and the one that serves; raises CheckpointError.
+        ranker: gets it.
+        poll_s: how often current.json is looked at.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        load: Callable[[int, Loaded | None], Loaded],
+        ranker: Ranker,
+        poll_s: float,
+        metrics: ScorerMetrics,
+    ) -> None:
+        self._root, self._load, self._ranker = root, load, ranker
+        self._poll_s, self._metrics = poll_s, metrics
+        self._seen: tuple[int, int] | None = None  # the current.json that was dealt with last
+
+    async def run(self, client: redis.asyncio.Redis, names: StreamNames) -> None:
+        """Until cancelled."""
+        heard = "$"
+        while True:
+            await self.check()
+            try:
+                announced = await next_announcement(client, names, heard, max(1, round(self._poll_s * 1000)))
+                heard = announced.position if announced else heard
+            except RedisError:
+                await asyncio.sleep(self._poll_s)
+
+    async def check(self) -> None:
+        """Swaps if current.json was written since the last time."""
+        try:
+            found = (self._root / "current.json").stat()
+        except OSError:  # none yet
+            return
+        if (found.st_ino, found.st_mtime_ns) == self._seen:
+            return
+        self._seen = (found.st_ino, found.st_mtime_ns)
+        started = time.perf_counter()
+        try:
+            loaded = await asyncio.to_thread(self._next)
+        except CheckpointError as error:
+            self._refuse(error)
+        else:
+            self._metrics.swap_seconds.labels(self._ranker.lane).observe(time.perf_counter() - started)
+            self._serve(loaded)
+
+    def _next(self) -> Loaded:
+        try:
+            version = checkpoints.current(self._root)
+            if version is None:
+                raise CheckpointError("missing_version", "current.json is gone")
+            return self._load(version, self._ranker.loaded)
+        except CheckpointError:
+            raise
+        except Exception as error:  # what another process wrote must not end this task, whatever is wrong with it
+            _log.exception("loading a version failed")
+            raise CheckpointError("unusable", f"{type(error).__name__}: {error}") from error
+
+    def _refuse(self, error: CheckpointError) -> None:
+        _log.error("version refused", code=error.code, detail=error.detail)
+        self._metrics.swaps.labels(self._ranker.lane, "refused").inc()
+        self._ranker.reason = f"the current version was refused: {error}"
+
+    def _serve(self, loaded: Loaded) -> None:
+        before, self._ranker.loaded = self._ranker.loaded, loaded
+        manifest, metrics, lane, now_s = loaded.manifest, self._metrics, self._ranker.lane, time.time()
+        _log.info("version swapped in", version=manifest.version, before=before and before.manifest.version)
+        metrics.swaps.labels(lane, "swapped").inc()
+        metrics.model.labels(lane).info({"version": str(manifest.version), "spec_hash": manifest.spec_hash})
+        metrics.model_version.labels(lane).set(manifest.version)
+        metrics.model_data_timestamp.labels(lane).set(manifest.data_timestamp_ms / 1e3)
+        for name, strategy in manifest.strategies.items():
+            metrics.lambda_.labels(lane, name).set(strategy.lambda_)
+        if before is not None:  # a scorer that has just started serves old clicks late, but not for the first time
+            for click_ms in manifest.click_times_ms:
+                metrics.click_to_serving.labels(lane).observe(now_s - click_ms / 1e3)
