@@ -4,6 +4,7 @@ An entry is one byte of schema version and then msgpack. A caller who writes fee
 the JSON object of POST /v1/events instead: an entry that starts with "{" is read as such.
 """
 
+from collections.abc import Sized
 from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeVar
 
@@ -97,6 +98,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 Message = Served | Event | Announcement | DeadLetter
 
 _PREFIX = bytes([SCHEMA])
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # the decoder raises all three
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -107,13 +109,16 @@ def encode(message: Message) -> bytes:
 def decode_served(payload: bytes) -> Served:
     """Raises EventError: unreadable_entry, schema_version."""
     served = _decode(payload, _served)
-    rows = len(served.item_ids)
-    columns = (served.p_click, served.score, served.explored, served.impressions)
     try:
-        served.items(), served.context()
+        (context_index, context_weight), (item_index, item_weight) = served.context(), served.items()
     except ValueError as error:
         raise EventError("unreadable_entry", f"arrays: {error}") from None
-    if rows == 0 or any(len(column) != rows for column in columns):
+    rows = len(served.item_ids)
+    columns: list[Sized] = [served.p_click, served.score, served.explored, served.impressions]
+    if served.propensity is not None:
+        columns.append(served.propensity)
+    paired = context_index.shape == context_weight.shape and item_index.shape == item_weight.shape
+    if rows == 0 or not paired or any(len(column) != rows for column in columns):
         raise EventError("unreadable_entry", "the arrays of a served record differ in length")
     return served
 
@@ -123,7 +128,7 @@ def decode_event(payload: bytes) -> Event:
     if payload[:1] == b"{":
         try:
             return _event_json.decode(payload)
-        except msgspec.MsgspecError as error:
+        except _UNREADABLE as error:
             raise EventError("unreadable_entry", str(error)) from None
     return _decode(payload, _event)
 
@@ -144,7 +149,7 @@ def _decode(payload: bytes, decoder: "msgspec.msgpack.Decoder[T]") -> T:
         raise EventError("schema_version", f"this build reads entries of schema {SCHEMA}, found {found}")
     try:
         return decoder.decode(payload[1:])
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise EventError("unreadable_entry", str(error)) from None
 
 

@@ -4,18 +4,48 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported anywhere: also of every process started here
 
+from collections.abc import Iterator
+from uuid import uuid4
+
 import numpy as np
 import pytest
+import redis
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
+from service.connections import connect
+from service.streams import StreamNames
 from service.telemetry import ArrayHistogram, ScorerMetrics, TrainerMetrics
+from service.valkey import EmbeddedServer
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("AGERANK_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A real server, for all tests; each takes streams of its own."""
+    with EmbeddedServer(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(valkey: EmbeddedServer) -> str:
+    return valkey.url
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with connect(redis_url, name="test") as client:
+        yield client
+
+
+@pytest.fixture
+def names() -> StreamNames:
+    return StreamNames(f"test-{uuid4().hex}", partitions=2)
 
 
 @pytest.fixture(scope="session")
