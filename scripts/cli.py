@@ -81,3 +81,6 @@ def agerank(
     the model, `agerank serve` ranks with the newest. Both read agerank.toml (or the file that AGERANK_CONFIG names),
     which AGERANK_ variables overrule: `AGERANK_PORT=8080 agerank serve`.
     """
+
+if __name__ == "__main__":
+    app()
