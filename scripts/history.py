@@ -111,7 +111,10 @@ def read_csv(path: Path, spec: FeatureSpec, skipped: Skipped) -> Iterator[Logged
         LogError: the header does not hold exactly our columns and the spec's fields.
     """
     lines = _lines(path)
-    header = _cells(next(lines, (1, b""))[1])
+    try:
+        header = _cells(next(lines, (1, b""))[1])
+    except (ValueError, csv.Error) as error:
+        raise LogError(f"{path.name}: {error}") from None
     fields = _columns(path, header, spec)
     yield from parsed(path, lines, lambda where, text: _convert(where, header, _cells(text), fields), skipped)
 

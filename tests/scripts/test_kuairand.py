@@ -1,0 +1,128 @@
+"""KuaiRand: three parquet files become impressions with the features that the spec names."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from models.spec import FeatureSpec
+from scripts.history import LogError, Skipped
+from scripts.kuairand import read_kuairand
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+SPECS = Path(__file__).parents[2] / "scripts" / "specs"
+SPEC = FeatureSpec.from_toml("""
+[[fields]]
+name = "degree"
+side = "user"
+kind = "categorical"
+buckets = 16
+
+[[fields]]
+name = "tab"
+side = "context"
+kind = "categorical"
+buckets = 16
+
+[[fields]]
+name = "tag"
+side = "item"
+kind = "multi_hot"
+buckets = 16
+max_values = 4
+
+[[fields]]
+name = "kind"
+side = "item"
+kind = "categorical"
+buckets = 16
+
+[[fields]]
+name = "seconds"
+side = "item"
+kind = "numeric"
+""")
+IMPRESSION = {"time_ms": 1, "user_id": 1, "video_id": 10, "tab": 1, "is_click": 1, "is_like": 0}
+
+
+def files_of(folder: Path, *impressions: dict[str, Any]) -> list[Path]:
+    tables = {
+        "users": [{"user_id": 1, "degree": "full"}, {"user_id": 2, "degree": None}],
+        "videos": [
+            {"video_id": 10, "tag": "3,7", "kind": 4.0, "seconds": 12.5},
+            {"video_id": 11, "tag": None, "kind": float("nan"), "seconds": None},
+        ],
+        "impressions": list(impressions),
+    }
+    paths = []
+    for name, rows in tables.items():
+        paths.append(folder / f"{name}.parquet")
+        parquet.write_table(pa.Table.from_pylist(rows), paths[-1])
+    return paths
+
+
+def test_the_three_files_are_joined_in_any_order(tmp_path: Path) -> None:
+    second = IMPRESSION | {"time_ms": 2, "user_id": 2, "video_id": 11, "is_click": 0}
+    for paths in (files_of(tmp_path, IMPRESSION, second), files_of(tmp_path, IMPRESSION, second)[::-1]):
+        first, last = read_kuairand(paths, SPEC, Skipped())
+        assert (first.user, first.context) == ({"degree": "full"}, {"tab": 1})
+        assert first.item == {"tag": ["3", "7"], "kind": 4, "seconds": 12.5}
+        assert (first.user_id, first.item_id, first.click, last.click) == ("1", "10", True, False)
+        assert (last.user, last.item) == ({}, {}), "null and NaN are missing"
+
+
+def test_only_exact_repetitions_are_dropped(tmp_path: Path) -> None:
+    other = IMPRESSION | {"is_like": 1}
+    later = IMPRESSION | {"time_ms": 2}
+    skipped = Skipped()
+    rows = list(read_kuairand(files_of(tmp_path, IMPRESSION, other, IMPRESSION, later), SPEC, skipped))
+    assert [row.time_ms for row in rows] == [1, 1, 2]
+    assert skipped.counts == {"duplicate": 1}
+    assert skipped.first == {"duplicate": "impressions.parquet:3"}
+
+
+def test_a_row_without_a_label_is_counted(tmp_path: Path) -> None:
+    skipped = Skipped()
+    rows = list(read_kuairand(files_of(tmp_path, IMPRESSION, IMPRESSION | {"is_click": None}), SPEC, skipped))
+    assert len(rows) == 1
+    assert skipped.counts == {"bad_click": 1}
+
+
+def test_an_id_without_features_has_none(tmp_path: Path) -> None:
+    (row,) = read_kuairand(files_of(tmp_path, IMPRESSION | {"user_id": 3, "video_id": 12}), SPEC, Skipped())
+    assert (row.user_id, row.item_id, row.user, row.item) == ("3", "12", {}, {})
+
+
+def test_what_is_only_known_afterwards_is_no_feature(tmp_path: Path) -> None:
+    toml = '[[fields]]\nname = "is_like"\nside = "context"\nkind = "categorical"\nbuckets = 4\n'
+    spec = FeatureSpec.from_toml(toml + toml.replace("is_like", "kind").replace("context", "item"))
+    with pytest.raises(LogError, match="context fields can be tab, not is_like"):
+        list(read_kuairand(files_of(tmp_path, IMPRESSION), spec, Skipped()))
+
+
+def test_files_that_are_not_these_three_are_refused(tmp_path: Path) -> None:
+    impressions, users, videos = reversed(files_of(tmp_path, IMPRESSION))
+    with pytest.raises(LogError, match="wants three files"):
+        list(read_kuairand([impressions, users], SPEC, Skipped()))
+    with pytest.raises(LogError, match="wants three files"):
+        list(read_kuairand([impressions, users, users], SPEC, Skipped()))
+    text = tmp_path / "notes.txt"
+    text.write_text("not parquet")
+    with pytest.raises(LogError, match=r"notes\.txt"):
+        list(read_kuairand([impressions, videos, text], SPEC, Skipped()))
+    toml = '[[fields]]\nname = "colour"\nside = "item"\nkind = "categorical"\nbuckets = 4\n'
+    with pytest.raises(LogError, match=r"videos\.parquet: no column colour"):
+        list(read_kuairand([impressions, users, videos], FeatureSpec.from_toml(toml), Skipped()))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the data lies beside the checkout, where it does")
+def test_the_spec_fits_the_real_files() -> None:
+    spec = FeatureSpec.from_toml((SPECS / "kuairand.toml").read_text())
+    skipped = Skipped()
+    rows = read_kuairand(sorted(DATA.glob("kuairand_*.parquet")), spec, skipped)
+    first = next(rows)
+    assert first.time_ms == 1650812741436
+    assert len(first.user) == 25
+    assert first.context == {"tab": 1}
