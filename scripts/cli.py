@@ -82,5 +82,6 @@ def agerank(
     which AGERANK_ variables overrule: `AGERANK_PORT=8080 agerank serve`.
     """
 
+
 if __name__ == "__main__":
     app()
