@@ -40,7 +40,7 @@ trainer_port = {trainer_port}
 
 hidden = [64, 32, 16]
 initial_ctr = 0.06
-learning_rate = 0.005
+learning_rate = 0.003
 batch_size = 32
 attribution_window_s = 1.5
 publish_interval_s = 2.0
@@ -103,7 +103,7 @@ async def _run(console: Console, folder: Path, *, seconds: float, rate: float, s
     root = folder / "data" / "checkpoints" / "default"
     seen = Seen(lambda after, version: _clicks_learned(root, after, version))
     # A world in a hurry: items live for minutes, and tastes are strong enough to be seen in one.
-    world = R6bWorld(seed=seed, users=400, lifetime_s=300.0, quality_sd=0.6, affinity_sd=0.4)
+    world = R6bWorld(seed=seed, users=400, lifetime_s=150.0, quality_sd=0.6, affinity_sd=0.4)
     async with _service(console, folder) as (url, children):
         limits = httpx.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
         async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=limits, trust_env=False) as client:
