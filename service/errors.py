@@ -2,7 +2,6 @@
 
     ServiceError                    code, HTTP status, a sentence for a person
     |-- BadRequest            400   malformed_json
-    |-- Forbidden             403   (admin port)
     |-- NotFound              404   not_found
     |-- MethodNotAllowed      405   method_not_allowed
     |-- TooLarge              413   body_too_large, too_many_candidates, too_many_events

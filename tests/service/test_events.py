@@ -1,0 +1,242 @@
+"""What is decoded is what was encoded, and anything else is an EventError: nothing on a stream may stop the trainer."""
+
+import contextlib
+from datetime import UTC, datetime
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import EventError
+from service.events import (
+    MAX_ID_LENGTH,
+    SCHEMA,
+    Announcement,
+    DeadLetter,
+    Event,
+    Served,
+    decode_announcement,
+    decode_dead_letter,
+    decode_event,
+    decode_served,
+    encode,
+    from_millis,
+)
+
+DECODERS = [decode_served, decode_event, decode_announcement, decode_dead_letter]
+
+text = st.text(max_size=20)
+ids = st.text(min_size=1, max_size=MAX_ID_LENGTH)
+probability = st.floats(0, 1)
+# msgpack keeps nanoseconds, JSON and Python microseconds: all of a datetime survives.
+times = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
+
+
+@st.composite
+def served_records(draw: st.DrawFn) -> Served:
+    rows, context_slots, item_slots = draw(st.integers(1, 5)), draw(st.integers(0, 4)), draw(st.integers(1, 4))
+
+    def column(values: st.SearchStrategy) -> list:
+        return draw(st.lists(values, min_size=rows, max_size=rows))
+
+    def floats(slots: int) -> bytes:
+        return np.linspace(-1.0, 1.0, slots, dtype=np.float32).tobytes()
+
+    return Served(
+        request_id=draw(text),
+        time_ms=draw(st.integers(0, 2**53)),
+        lane=draw(text),
+        strategy=draw(text),
+        version=draw(st.integers(0, 10**12)),
+        lambda_=draw(probability),
+        seed=draw(st.integers(0, 2**64 - 1)),
+        spec_hash=draw(text),
+        bucket=draw(st.none() | st.integers(0, 999)),
+        context_index=np.arange(context_slots, dtype=np.int32).tobytes(),
+        context_weight=floats(context_slots),
+        item_ids=column(text),
+        item_index=np.arange(rows * item_slots, dtype=np.int32).tobytes(),
+        item_weight=floats(rows * item_slots),
+        p_click=column(probability),
+        score=column(probability),
+        explored=column(st.booleans()),
+        impressions=column(st.integers(0, 2**53)),
+        propensity=column(probability) if draw(st.booleans()) else None,
+    )
+
+
+events = st.builds(
+    Event,
+    id=ids,
+    type=st.sampled_from(["impression", "click"]),
+    request_id=ids,
+    item_id=ids,
+    time=st.none() | times,
+    value=st.none() | st.floats(allow_nan=False, allow_infinity=False),  # JSON has neither
+)
+
+
+@given(served_records())
+def test_served_survives(record: Served) -> None:
+    assert decode_served(encode(record)) == record
+
+
+@given(events)
+def test_an_event_survives(event: Event) -> None:
+    assert decode_event(encode(event)) == event
+
+
+@given(events)
+def test_an_event_may_be_the_json_of_the_api(event: Event) -> None:
+    assert decode_event(msgspec.json.encode(event)) == event
+
+
+@given(text, st.integers(0, 10**12), st.binary(max_size=50))
+def test_announcements_and_dead_letters_survive(word: str, number: int, payload: bytes) -> None:
+    announcement = Announcement(lane=word, version=number)
+    letter = DeadLetter(stream=word, position="1-0", code=word, detail=word, payload=payload)
+    assert decode_announcement(encode(announcement)) == announcement
+    assert decode_dead_letter(encode(letter)) == letter
+
+
+def a_served(**changes: object) -> Served:
+    """Two items, three context slots, two item slots."""
+    record = Served(
+        request_id="r",
+        time_ms=1,
+        lane="default",
+        strategy="greedy",
+        version=0,
+        lambda_=0.0,
+        seed=2**64 - 1,
+        spec_hash="0" * 16,
+        bucket=None,
+        context_index=np.array([1, 2, 3], np.int32).tobytes(),
+        context_weight=np.array([1.0, 0.5, 0.25], np.float32).tobytes(),
+        item_ids=["a", "b"],
+        item_index=np.array([[1, 2], [3, 4]], np.int32).tobytes(),
+        item_weight=np.array([[1.0, 2.0], [3.0, 4.0]], np.float32).tobytes(),
+        p_click=[0.5, 0.25],
+        score=[0.5, 0.25],
+        explored=[False, True],
+        impressions=[0, 9],
+        propensity=[1.0, 0.5],
+    )
+    return msgspec.structs.replace(record, **changes)
+
+
+def test_the_arrays_come_back_in_their_shapes() -> None:
+    record = decode_served(encode(a_served()))
+    (context_index, context_weight), (item_index, item_weight) = record.context(), record.items()
+    np.testing.assert_array_equal(context_index, [[1, 2, 3]])
+    np.testing.assert_array_equal(context_weight, [[1.0, 0.5, 0.25]])
+    np.testing.assert_array_equal(item_index, [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(item_weight, [[1.0, 2.0], [3.0, 4.0]])
+    assert (item_index.dtype, item_weight.dtype) == (np.int32, np.float32)
+
+
+AN_EVENT = Event(id="e", type="click", request_id="r", item_id="a", time=from_millis(5), value=1.0)
+WHOLE = [
+    (decode_served, encode(a_served())),
+    (decode_event, encode(AN_EVENT)),
+    (decode_event, msgspec.json.encode(AN_EVENT)),
+    (decode_announcement, encode(Announcement(lane="default", version=3))),
+    (decode_dead_letter, encode(DeadLetter(stream="s", position="1-0", code="c", detail="d", payload=b"p"))),
+]
+
+
+@pytest.mark.parametrize(("decode", "payload"), WHOLE)
+def test_a_payload_cut_anywhere_is_an_event_error(decode, payload: bytes) -> None:
+    decode(payload)
+    for end in range(len(payload)):
+        with pytest.raises(EventError) as raised:
+            decode(payload[:end])
+        assert raised.value.code == ("unreadable_entry" if end else "schema_version")
+
+
+@pytest.mark.parametrize(("decode", "payload"), WHOLE)
+def test_bytes_after_the_end_are_an_event_error(decode, payload: bytes) -> None:
+    with pytest.raises(EventError, match="unreadable_entry"):
+        decode(payload + b"\x00")
+
+
+@pytest.mark.parametrize(("decode", "payload"), WHOLE)
+@pytest.mark.parametrize("schema", [0, SCHEMA + 1, 255])
+def test_another_schema_is_told_apart_from_a_broken_entry(decode, payload: bytes, schema: int) -> None:
+    with pytest.raises(EventError, match=f"found {schema}$") as raised:
+        decode(bytes([schema]) + payload[1:])
+    assert raised.value.code == "schema_version"
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+@given(st.binary(max_size=200), st.sampled_from([b"", bytes([SCHEMA]), b"{", b'{"id":"']))
+def test_no_bytes_do_worse_than_an_event_error(decode, payload: bytes, start: bytes) -> None:
+    with contextlib.suppress(EventError):
+        decode(start + payload)
+
+
+@pytest.mark.parametrize(
+    ("decode", "payload"),
+    [
+        (decode_event, b'{"id":"\xff","type":"click","request_id":"r","item_id":"a"}'),
+        (decode_announcement, b"\x01\x82\xa4lane\xa1\xff\xa7version\x03"),
+        (decode_announcement, b"\x01\x83\xa1z" + b"\x91" * 100_000 + b"\x00\xa4lane\xa1a\xa7version\x03"),
+    ],
+    ids=["json not utf-8", "msgpack not utf-8", "nested too deep"],
+)
+def test_what_the_decoder_itself_stumbles_over(decode, payload: bytes) -> None:
+    with pytest.raises(EventError, match="unreadable_entry"):
+        decode(payload)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"item_ids": []},
+        {"item_ids": ["a"]},
+        {"item_ids": ["a", "b", "c"]},
+        {"p_click": [0.5]},
+        {"score": [0.5, 0.5, 0.5]},
+        {"explored": []},
+        {"impressions": [1]},
+        {"propensity": [1.0]},
+        {"context_index": np.zeros(2, np.int32).tobytes()},
+        {"context_weight": b""},
+        {"item_index": np.zeros(2, np.int32).tobytes()},
+        {"item_weight": np.zeros(6, np.float32).tobytes()},
+        {"item_weight": b"\x00\x00\x00"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_arrays_that_differ_in_length_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(EventError) as raised:
+        decode_served(encode(a_served(**changes)))
+    assert raised.value.code == "unreadable_entry"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": ""},
+        {"id": "x" * (MAX_ID_LENGTH + 1)},
+        {"request_id": 5},
+        {"item_id": None},
+        {"type": "purchase"},
+        {"time": "2026-01-01T00:00:00"},
+        {"time": "yesterday"},
+        {"value": "much"},
+        {"colour": "red"},
+    ],
+    ids=str,
+)
+def test_json_that_is_not_an_event_is_refused_by_both_ways_in(changes: dict[str, object]) -> None:
+    event = {"id": "e", "type": "click", "request_id": "r", "item_id": "a", "time": "2026-01-01T00:00:00Z"} | changes
+    for payload in (msgspec.json.encode(event), bytes([SCHEMA]) + msgspec.msgpack.encode(event)):
+        with pytest.raises(EventError, match="unreadable_entry"):
+            decode_event(payload)
+
+
+def test_milliseconds_are_unix_time() -> None:
+    assert from_millis(1_500) == datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)
