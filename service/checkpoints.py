@@ -95,7 +95,7 @@ def save(
     _sync(folder / "graphs")
     _sync(folder)
     _install(root, folder)
-    _prune(root, keep)
+    _prune(root, manifest.version, keep)
     return manifest
 
 
@@ -225,9 +225,9 @@ def _install(root: Path, folder: Path) -> None:
     shutil.rmtree(root / "incoming")
 
 
-def _prune(root: Path, keep: int) -> None:
+def _prune(root: Path, newest: int, keep: int) -> None:
     """Deletes the oldest versions; each leaves its name first, so that no half version is ever seen under it."""
-    for version in versions(root)[:-keep]:
+    for version in [one for one in versions(root) if one <= newest][:-keep]:
         if version != current(root):
             (root / "incoming").mkdir(exist_ok=True)
             _folder(root, version).rename(root / "incoming" / "pruned")

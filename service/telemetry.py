@@ -167,7 +167,8 @@ class TrainerMetrics:
         )
         self.join = Counter(
             "agerank_join_total",
-            "Events by what the join made of them: matched, duplicate, late, unknown_request, evicted.",
+            "Events by what the join made of them: matched, duplicate, late, ignored, unknown_request, unknown_item; "
+            "and impressions evicted.",
             ["result"],
             registry=registry,
         )
@@ -180,6 +181,12 @@ class TrainerMetrics:
         self.examples = Counter("agerank_examples_total", "Examples learned from.", registry=registry)
         self.steps = Counter("agerank_steps_total", "Optimiser steps.", registry=registry)
         self.loss = Gauge("agerank_loss", "Log loss of the last batch before learning from it.", registry=registry)
+        self.refused = Counter(
+            "agerank_trainer_refused_versions_total",
+            "Versions passed over at start because they do not verify, by code.",
+            ["code"],
+            registry=registry,
+        )
         self.publishes = Counter(
             "agerank_publishes_total", "Versions published or failed, by result.", ["result"], registry=registry
         )

@@ -132,6 +132,13 @@ def test_the_oldest_versions_go_but_never_the_current_one(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["current.json", "versions"]
 
 
+def test_a_new_version_stays_beside_corrupt_ones_with_higher_numbers(tmp_path: Path) -> None:
+    checkpoints.set_current(tmp_path, save(tmp_path, 1, keep=1))
+    save(tmp_path, 9, keep=1)  # then found corrupt, so that training goes on from 1
+    save(tmp_path, 5, keep=1)
+    assert checkpoints.versions(tmp_path) == [1, 5, 9]
+
+
 def test_a_version_saved_again_replaces_the_one_that_was_corrupt(tmp_path: Path) -> None:
     save(tmp_path, 1)
     (folder(tmp_path, 1) / "weights.safetensors").write_bytes(b"garbage")

@@ -1,0 +1,154 @@
+"""The training process: builds everything from the settings, owns every resource, runs it."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+import structlog
+import torch
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+
+from models.learner import Learner
+from models.networks.click import ClickNetwork, NetworkConfig
+from models.registry import build
+from models.spec import FeatureSpec, SpecError
+from service import logs
+from service.connections import connect
+from service.errors import ServiceError
+from service.settings import Settings, SettingsError, read
+from service.streams import StreamNames
+from service.telemetry import TrainerMetrics
+from service.training.join import Join
+from service.training.publisher import Publisher, lock
+from service.training.trainer import Outcome, Progress, Trainer
+from service.training.worker import Worker
+
+_log = structlog.get_logger()
+
+
+def train(
+    settings: Settings, *, burst: bool = False, observe: Callable[[Outcome], None] | None = None
+) -> tuple[Progress, int]:
+    """Runs the trainer until SIGTERM or SIGINT, or with `burst` until the log is read to its end.
+
+    Args:
+        observe: is shown the outcome of every feed.
+
+    Returns:
+        What this run learned, and the version that it reached.
+
+    Raises:
+        SettingsError: a feature spec or a strategy that will not do.
+        CheckpointError: locked, spec_mismatch, network_mismatch, no_usable_version.
+        StreamError: the log's server cannot be started, or cannot hold the log.
+        OSError: a port is taken, or a version cannot be written.
+    """
+    logs.configure(settings.log_format)
+    torch.set_num_threads(settings.threads)
+    trainer, spec = create_trainer(settings)
+    metrics = TrainerMetrics(CollectorRegistry())
+    ProcessCollector(registry=metrics.registry)
+    # Opens in this order and closes in the other: the embedded server goes last.
+    with ExitStack() as stack:
+        stop = stack.enter_context(_stopped_by_signals())
+        stack.enter_context(lock(settings.checkpoints))
+        server, _ = start_http_server(settings.trainer_port, settings.trainer_host, metrics.registry)
+        stack.callback(server.server_close)
+        stack.callback(server.shutdown)
+        client = stack.enter_context(connect(_redis_url(settings, stack), name="agerank-trainer"))
+        _log.info(
+            "training", lane=settings.lane, checkpoints=str(settings.checkpoints), metrics_port=server.server_port
+        )
+        worker = Worker(
+            trainer=trainer,
+            publisher=Publisher(
+                settings.checkpoints, trainer, spec=spec, keep=settings.keep_versions, refused=metrics.refused
+            ),
+            client=client,
+            names=StreamNames(settings.redis_prefix, settings.partitions),
+            maxlen=settings.stream_max_entries,
+            publish_interval_s=settings.publish_interval_s,
+            metrics=metrics,
+            stop=stop,
+            clock=time.time,
+            observe=observe,
+        )
+        return worker.run(burst=burst), trainer.learner.step
+
+
+def create_trainer(settings: Settings) -> tuple[Trainer, str]:
+    """A fresh trainer, and its feature spec as TOML. Raises SettingsError."""
+    try:
+        text = settings.features.read_text(encoding="utf-8")
+        spec = FeatureSpec.from_toml(text)
+        strategies = {name: build(name, options) for name, options in settings.strategies.items()}
+    except SpecError as error:
+        raise SettingsError(f"{settings.features}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(str(error)) from None
+    config = NetworkConfig(
+        hidden=settings.hidden,
+        dropout=settings.dropout,
+        gate_hidden=settings.gate_hidden,
+        initial_ctr=settings.initial_ctr,
+    )
+    learner = Learner(ClickNetwork(spec, config), learning_rate=settings.learning_rate, seed=settings.seed)
+    join = Join(
+        window_ms=round(settings.attribution_window_s * 1000),
+        mode=settings.impressions,
+        max_pending=settings.max_pending,
+    )
+    trainer = Trainer(
+        learner=learner,
+        join=join,
+        lane=settings.lane,
+        strategies=strategies,
+        batch_size=settings.batch_size,
+        mature_impressions=settings.mature_impressions,
+    )
+    return trainer, text
+
+
+def main() -> int:
+    """0 after a stop that was asked for, 1 with the reason on stderr where it cannot go on, 2 for wrong settings."""
+    try:
+        train(read())
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (ServiceError, OSError) as error:
+        _log.critical("the trainer cannot go on", error=str(error))
+        return 1
+    return 0
+
+
+def _redis_url(settings: Settings, stack: ExitStack) -> str:
+    if settings.redis_url:
+        return settings.redis_url.get_secret_value()
+    from service.valkey import connect_or_start  # an extra that a trainer with a Redis of its own does without
+
+    return stack.enter_context(connect_or_start(settings.data_dir / "redis")).url
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set, for as long as the context lasts."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

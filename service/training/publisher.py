@@ -1,0 +1,161 @@
+"""Publisher: a trainer's state becomes a version on disk, and a version a trainer's state again."""
+
+import fcntl
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import structlog
+from prometheus_client import Counter
+
+from models.export import export
+from models.registry import Strategy
+from models.types import Array
+from service import checkpoints
+from service.checkpoints import Manifest, ServedStrategy
+from service.errors import CheckpointError
+from service.training.golden import golden
+from service.training.trainer import Progress, Trainer
+
+_CLICK_TIMES = 1_000  # at most so many in a manifest, evenly chosen
+
+_log = structlog.get_logger()
+
+
+@contextmanager
+def lock(root: Path) -> Iterator[None]:
+    """The right to write below `root`, which one process has at a time. Raises CheckpointError: locked."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "trainer.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError("locked", f"another trainer writes {root}: a lane has one trainer") from None
+        yield
+
+
+class Publisher:
+    """Writes and reads the versions of one trainer. Whoever has one holds the lock.
+
+    Args:
+        root: the lane's folder.
+        trainer: whose state it is.
+        spec: its feature spec as TOML, as it travels in the manifest.
+        keep: versions kept on disk.
+        refused: counts versions that do not verify, by code.
+    """
+
+    def __init__(self, root: Path, trainer: Trainer, *, spec: str, keep: int, refused: Counter) -> None:
+        self._root, self._trainer, self._spec, self._keep, self._refused = root, trainer, spec, keep, refused
+        network = trainer.learner.network
+        # They do not depend on the weights.
+        self._graphs = {name: export(network, strategy) for name, strategy in trainer.strategies.items()}
+
+    def start(self, *, now_ms: int) -> Manifest:
+        """Puts the trainer where the newest version that verifies was taken, and makes that the current one.
+
+        Where there is none yet, version 0 is published: the scorer needs something to begin with. So is a version whose
+        strategies are not the configured ones, under its old number: the next may be long in coming.
+
+        Raises:
+            CheckpointError: spec_mismatch, network_mismatch, no_usable_version.
+        """
+        manifest = self._resume()
+        if manifest is None or not self._offers_the_same(manifest):
+            return self.publish(Progress(), now_ms=now_ms)
+        if _current(self._root) != manifest.version:
+            checkpoints.set_current(self._root, manifest)
+        return manifest
+
+    def publish(self, progress: Progress, *, now_ms: int) -> Manifest:
+        """Writes the trainer's state as a version, and makes that the current one. Raises OSError.
+
+        Args:
+            progress: since the version before.
+            now_ms: Unix time.
+        """
+        trainer, network = self._trainer, self._trainer.learner.network
+        every = math.ceil(len(progress.click_times_ms) / _CLICK_TIMES) or 1
+        manifest = Manifest(
+            lane=trainer.lane,
+            version=trainer.learner.step,
+            created_at_ms=now_ms,
+            data_timestamp_ms=trainer.data_timestamp_ms,
+            spec=self._spec,
+            spec_hash=network.spec.hash,
+            network=asdict(network.config),
+            strategies={name: self._served(one) for name, one in trainer.strategies.items()},
+            positions=dict(trainer.positions),
+            metrics=progress.metrics(),
+            click_times_ms=progress.click_times_ms[::every],
+        )
+        manifest = checkpoints.save(
+            self._root,
+            manifest,
+            weights=trainer.weights(),
+            state=trainer.state(),
+            golden=golden(trainer),
+            graphs=self._graphs,
+            keep=self._keep,
+        )
+        checkpoints.set_current(self._root, manifest)
+        return manifest
+
+    def _resume(self) -> Manifest | None:
+        """The newest version that verifies, restored. The log still holds what came after it."""
+        versions = checkpoints.versions(self._root)
+        for version in reversed(versions):
+            try:
+                manifest = checkpoints.load_manifest(self._root, version)
+                weights = checkpoints.load_weights(self._root, manifest)
+                state = checkpoints.load_state(self._root, manifest)
+                for name in manifest.files:
+                    checkpoints.read(self._root, manifest, name)
+            except CheckpointError as error:
+                _log.error("version passed over", version=version, code=error.code, detail=error.detail)
+                self._refused.labels(error.code).inc()
+            else:
+                self._restore(manifest, weights, state)
+                return manifest
+        if versions:
+            raise CheckpointError(
+                "no_usable_version", f"no version in {self._root} verifies; to begin anew, move it away"
+            )
+        return None
+
+    def _restore(self, manifest: Manifest, weights: dict[str, Array], state: dict[str, Array]) -> None:
+        advice = f"than version {manifest.version} in {self._root} was trained with; give it a lane of its own"
+        if manifest.spec_hash != self._trainer.learner.network.spec.hash:
+            raise CheckpointError("spec_mismatch", f"another feature spec {advice}")
+        try:
+            self._trainer.restore(manifest, weights, state)
+        except ValueError as error:
+            raise CheckpointError("network_mismatch", f"another network {advice} ({error})") from None
+
+    def _offers_the_same(self, manifest: Manifest) -> bool:
+        served = {name: self._served(one) for name, one in self._trainer.strategies.items()}
+        graphs = {name: checkpoints.load_graph(self._root, manifest, name) for name in manifest.strategies}
+        return (manifest.strategies, graphs) == (served, self._graphs)
+
+    def _served(self, strategy: Strategy) -> ServedStrategy:
+        return ServedStrategy(
+            method=strategy.method,
+            options=strategy.options,
+            graph=f"{strategy.name}.onnx",
+            noise=list(strategy.exploration.noise(self._trainer.learner.network)),
+            lambda_=self._trainer.lambda_(strategy.name),
+            budget=strategy.budget,
+            uniform_share=strategy.uniform_share,
+            propensity_samples=strategy.propensity_samples,
+        )
+
+
+def _current(root: Path) -> int | None:
+    """As `checkpoints.current`; what cannot be read is written anew."""
+    try:
+        return checkpoints.current(root)
+    except CheckpointError as error:
+        _log.error("current.json is of no use", code=error.code, detail=error.detail)
+        return None
