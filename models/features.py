@@ -6,7 +6,7 @@ with xxh3-64 under the field's own seed: stable over processes, machines and ver
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,20 +47,19 @@ def encode_context(
     Raises:
         FeatureError: an unknown feature, or a value that does not fit its field.
     """
-    index, weight = _empty(spec.context, 1)
     sides = {"user": (user or {}, "user.features"), "context": (context or {}, "context.features")}
+    index, weight = _empty(spec.context, 1)
     for side, (features, path) in sides.items():
         columns = [column for column in _columns(spec.context) if column.field.side == side]
-        _fill(columns, features, user_id, path, index[0], weight[0])
+        _fill(columns, [features], [user_id], _constant(path), index, weight)
     return index, weight
 
 
 def encode_items(spec: FeatureSpec, ids: Sequence[str], features: Sequence[Features | None]) -> tuple[Array, Array]:
     """B candidates -> ((B, Ki) int32 rows, (B, Ki) float32 weights). Raises FeatureError like `encode_context`."""
     index, weight = _empty(spec.item, len(ids))
-    columns = list(_columns(spec.item))
-    for row, (one, values) in enumerate(zip(ids, features, strict=True)):
-        _fill(columns, values or {}, one, f"candidates[{row}].features", index[row], weight[row])
+    rows = [given or {} for given in features]
+    _fill(_columns(spec.item), rows, ids, lambda row: f"candidates[{row}].features", index, weight)
     return index, weight
 
 
@@ -78,6 +77,10 @@ def encode(
     return Batch(*rows, *encode_items(spec, ids, features))
 
 
+def _constant(path: str) -> Callable[[int], str]:
+    return lambda _: path
+
+
 def _columns(layout: Layout) -> list[Column]:
     return [column for table in layout.tables for column in table.columns]
 
@@ -87,55 +90,85 @@ def _empty(layout: Layout, rows: int) -> tuple[Array, Array]:
 
 
 def _fill(
-    columns: Sequence[Column], features: Features, entity: str | None, path: str, index: Array, weight: Array
+    columns: Sequence[Column],
+    rows: Sequence[Features],
+    entities: Sequence[str | None],
+    path: Callable[[int], str],
+    index: Array,
+    weight: Array,
 ) -> None:
-    """Writes one row's slots of `columns` into index and weight, both (K,)."""
-    used = 0
+    """Writes the slots of `columns`, column by column, into index and weight, both (R, K).
+
+    Args:
+        rows: the features of each row.
+        entities: the id of each row, for fields that take it.
+        path: of a row's features in the request, asked for only to complain.
+    """
+    known = {column.field.name for column in columns if column.field.source == "features"}
+    for row, features in enumerate(rows):
+        if not features.keys() <= known:
+            unknown = min(features.keys() - known)
+            message = f"not in the feature spec; known are {sorted(known)}"
+            raise FeatureError("unknown_feature", f"{path(row)}.{unknown}", message)
     for column in columns:
         field = column.field
-        if field.source == "id":
-            value: object = entity
-        else:
-            value = features.get(field.name)
-            used += field.name in features
-        rows, weights = _MISSING if value is None else _READERS[field.kind](column, value, f"{path}.{field.name}")
-        for slot, (row, amount) in enumerate(zip(rows, weights, strict=True), column.start):
-            index[slot], weight[slot] = column.offset + row, amount
-    if used != len(features):
-        known = {column.field.name for column in columns if column.field.source == "features"}
-        unknown = min(set(features) - known)
-        message = f"not in the feature spec; known are {sorted(known)}"
-        raise FeatureError("unknown_feature", f"{path}.{unknown}", message)
+        values = entities if field.source == "id" else [features.get(field.name) for features in rows]
+        slots = slice(column.start, column.start + field.slots)
+        read = _READERS[field.kind]
+        bags: list[Bag] = []
+        try:
+            for value in values:
+                bags.append(_MISSING if value is None else read(column, value))
+        except _RefusedError as error:
+            raise FeatureError(error.code, f"{path(len(bags))}.{field.name}", error.message) from None
+        if field.slots > 1:
+            bags = [_padded(bag, field.slots) for bag in bags]
+        index[:, slots] = [bag[0] for bag in bags]
+        index[:, slots] += column.offset
+        weight[:, slots] = [bag[1] for bag in bags]
 
 
-Bag = tuple[Sequence[int], Sequence[float]]  # a field's rows and their weights
+Bag = tuple[list[int], list[float]]  # rows of a field's own, and their weights
 
 _MISSING: Bag = ([0], [1.0])
 
 
-def _categorical(column: Column, value: object, path: str) -> Bag:
-    return [_bucket(column, value, path)], [1.0]
+class _RefusedError(ValueError):
+    """A value that does not fit its field; whoever knows where it stands says so."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
 
 
-def _multi_hot(column: Column, value: object, path: str) -> Bag:
+def _padded(bag: Bag, slots: int) -> Bag:
+    empty = slots - len(bag[0])
+    return bag[0] + [0] * empty, bag[1] + [0.0] * empty
+
+
+def _categorical(column: Column, value: object) -> Bag:
+    return [_bucket(column, value)], [1.0]
+
+
+def _multi_hot(column: Column, value: object) -> Bag:
     if not isinstance(value, list | tuple):
-        raise FeatureError("feature_type", path, f"expected a list of strings or integers, not {_kind(value)}")
+        raise _RefusedError("feature_type", f"expected a list of strings or integers, not {_kind(value)}")
     most = column.field.max_values
     if len(value) > most:
-        raise FeatureError("feature_too_many_values", path, f"{len(value)} values, at most {most} allowed")
+        raise _RefusedError("feature_too_many_values", f"{len(value)} values, at most {most} allowed")
     if not value:
         return _MISSING
     amount = 1.0 / len(value) if column.field.pooling == "mean" else 1.0
-    return [_bucket(column, one, path) for one in value], [amount] * len(value)
+    return [_bucket(column, one) for one in value], [amount] * len(value)
 
 
-def _numeric(column: Column, value: object, path: str) -> Bag:
+def _numeric(column: Column, value: object) -> Bag:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise FeatureError("feature_type", path, f"expected a number, not {_kind(value)}")
+        raise _RefusedError("feature_type", f"expected a number, not {_kind(value)}")
     # An integer beyond float64 is as little a feature as infinity.
     number = float(value) if abs(value) < sys.float_info.max else math.inf
     if not math.isfinite(number):
-        raise FeatureError("feature_not_finite", path, "expected a finite number")
+        raise _RefusedError("feature_not_finite", "expected a finite number")
     scaled = (number - column.field.mean) / column.field.std
     return [1], [min(max(scaled, -_NUMBER_LIMIT), _NUMBER_LIMIT)]
 
@@ -143,7 +176,7 @@ def _numeric(column: Column, value: object, path: str) -> Bag:
 _READERS = {"categorical": _categorical, "multi_hot": _multi_hot, "numeric": _numeric}
 
 
-def _bucket(column: Column, value: object, path: str) -> int:
+def _bucket(column: Column, value: object) -> int:
     """1-based hash bucket; 1 and "1" are the same value, true is "true"."""
     if isinstance(value, str):
         text = value
@@ -152,7 +185,7 @@ def _bucket(column: Column, value: object, path: str) -> int:
     elif isinstance(value, int):
         text = str(value)
     else:
-        raise FeatureError("feature_type", path, f"expected a string or an integer, not {_kind(value)}")
+        raise _RefusedError("feature_type", f"expected a string or an integer, not {_kind(value)}")
     return 1 + xxhash.xxh3_64_intdigest(text.encode(), column.seed) % column.field.buckets
 
 
