@@ -6,8 +6,8 @@ had ruled the traffic itself [1]. The policy learns once a partition of the log,
 closed-loop protocol of [2] and after a warm-up that every policy learns alike.
 
 References:
-    [1] Li, Chu, Langford, Wang 2011, "Unbiased Offline Evaluation of Contextual-bandit-based News Article Recommendation
-        Algorithms", WSDM, arXiv:1003.5956: Algorithm 2.
+    [1] Li, Chu, Langford, Wang 2011, "Unbiased Offline Evaluation of Contextual-bandit-based News Article
+        Recommendation Algorithms", WSDM, arXiv:1003.5956.
     [2] "Pluggable Deep Thompson Sampling", SDM 2023, supplement, Algorithm 5. There a window of the newest 80,000 kept
         visits is learned anew each time; here each kept visit is learned once, as a stream is.
 """
@@ -71,7 +71,8 @@ def replay(events: Iterable[Event], *, strategy: Strategy, learner: Learner, see
     Args:
         events: the log, lazily.
         strategy: to judge.
-        learner: fresh; it is what the strategy learns with.
+        learner: fresh; it is what the strategy learns with. Of users its spec has the multi-hot field "features" alone,
+            of items the id.
         seed: of the strategy's noise.
         protocol: of the replay.
     """
@@ -162,8 +163,9 @@ class _Catalogue:
     def __init__(self, spec: FeatureSpec) -> None:
         self._spec = spec
         self._number: dict[str, int] = {}
-        self._index, self._weight = encode_items(spec, [], [])  # (N, Ki)
-        self.hash = item_hashes([])  # (N,) uint64
+        self._index = np.zeros((0, spec.item.slots), dtype=np.int32)  # (N, Ki)
+        self._weight = np.zeros((0, spec.item.slots), dtype=np.float32)  # (N, Ki)
+        self.hash = np.zeros(0, dtype=np.uint64)  # (N,)
         self.impressions = np.zeros(0, dtype=np.int64)  # (N,)
         self._user = lru_cache(_REMEMBERED)(self._encode_user)
 
@@ -193,9 +195,9 @@ class _Catalogue:
         """(E, Kc) rows and weights."""
         rows = [self._user(event.features) for event in events]
         index, weight = (np.concatenate(side) for side in zip(*rows, strict=True))
-        # Users have far fewer features than there are slots; the empty ones at the end weigh nothing and cost the most.
+        # Empty slots at the end of the multi-hot field weigh nothing and, with 136 of them, cost the most.
         used = 1 + int(np.flatnonzero(weight.any(axis=0))[-1])
         return index[:, :used], weight[:, :used]
 
     def _encode_user(self, features: tuple[int, ...]) -> tuple[Array, Array]:
-        return encode_context(self._spec, user={"features": list(features)})
+        return encode_context(self._spec, user={"features": features})

@@ -1,0 +1,106 @@
+"""The runs of `agerank replay`: each strategy under each seed, in parallel processes, with a progress bar."""
+
+import gzip
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from importlib import resources
+from io import TextIOWrapper
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from models.evaluation.r6b import Event, Tally, events
+from models.evaluation.replay import Protocol, Result, replay
+from models.learner import Learner
+from models.networks.click import ClickNetwork, NetworkConfig
+from models.registry import Strategy
+from models.spec import FeatureSpec
+
+#: Small, because a policy keeps few visits to learn from; the rate is that of [2] in models.evaluation.replay.
+NETWORK = NetworkConfig(hidden=(64, 32))
+LEARNING_RATE = 0.01
+
+FOLLOW_EVERY = 1_000  # visits
+REDRAW_EVERY_S = 0.2
+
+
+class Work(NamedTuple):
+    """One run."""
+
+    strategy: Strategy
+    seed: int
+    log: Path
+    limit: int | None  # visits
+    protocol: Protocol
+
+
+Outcome = tuple[Result, Tally]
+
+_shares: Any = None  # in a worker: the share of each run that is done, in memory that all processes see
+
+
+def read_log(
+    log: Path, tally: Tally, limit: int | None = None, follow: Callable[[float], None] = lambda share: None
+) -> Iterator[Event]:
+    """The first `limit` visits of a log; `follow` is told now and then which share of them is behind."""
+    size = log.stat().st_size
+    with log.open("rb") as raw, _text(raw, packed=log.suffix == ".gz") as lines:
+        for number, event in enumerate(islice(events(lines, tally), limit)):
+            if number % FOLLOW_EVERY == 0:
+                follow(max(raw.tell() / size, number / limit if limit else 0.0))
+            yield event
+
+
+def run_all(work: Sequence[Work], *, processes: int, quiet: bool) -> list[Outcome]:
+    """All the work in parallel, in its order, under a progress bar if somebody sees it."""
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    shares = context.Array("d", len(work), lock=False)
+    console = Console(stderr=True)
+    columns = TextColumn("replay"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with (
+        ProcessPoolExecutor(processes, context, _start_worker, (shares,)) as pool,
+        Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar,
+    ):
+        task = bar.add_task("replay", total=len(work))
+        futures = [pool.submit(_run, number, one) for number, one in enumerate(work)]
+        pending = set(futures)
+        try:
+            while pending:
+                done, pending = wait(pending, timeout=REDRAW_EVERY_S, return_when=FIRST_COMPLETED)
+                bar.update(task, completed=sum(shares))
+                for future in done:
+                    future.result()  # a failed run is known at once, not when all have ended
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return [future.result() for future in futures]
+
+
+def _start_worker(shares: Any) -> None:
+    global _shares
+    _shares = shares
+    torch.set_num_threads(1)
+
+
+def _run(number: int, work: Work) -> Outcome:
+    """One run, in a worker."""
+
+    def follow(share: float) -> None:
+        _shares[number] = share
+
+    spec = FeatureSpec.from_toml(resources.files("scripts").joinpath("specs/r6b.toml").read_text())
+    learner = Learner(ClickNetwork(spec, NETWORK), learning_rate=LEARNING_RATE, seed=work.seed)
+    tally = Tally()
+    visits = read_log(work.log, tally, work.limit, follow)
+    result = replay(visits, strategy=work.strategy, learner=learner, seed=work.seed, protocol=work.protocol)
+    follow(1.0)
+    return result, tally
+
+
+def _text(raw: BinaryIO, *, packed: bool) -> TextIOWrapper:
+    # What is no ASCII is a broken line, which the parser counts.
+    return TextIOWrapper(gzip.GzipFile(fileobj=raw) if packed else raw, encoding="ascii", errors="replace")
