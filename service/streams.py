@@ -9,6 +9,7 @@ Redis that is down surfaces as `redis.exceptions.RedisError`: the caller decides
 """
 
 import math
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -148,14 +149,17 @@ class LogReader:
 
     def _wait(self, positions: Mapping[str, str], now_ms: int, found: Mapping[str, list[Entry]], block_ms: int) -> None:
         """Until something new comes, or what is there becomes certain."""
+        certain_ms = min((entries[0].time_ms + 1 - now_ms for entries in found.values()), default=block_ms)
+        if certain_ms == 1:  # dated now, as it mostly is; a server may let a short block last for 100 ms
+            time.sleep(0.001)
+            return
         seen: dict[Any, Any] = {stream: positions.get(stream, START) for stream in self._streams}
         for stream, entries in found.items():
-            block_ms = min(block_ms, entries[0].time_ms - now_ms + 1)
             if len(entries) < self._count:
                 seen[stream] = entries[-1].position
             else:  # all dated ahead of the clock: what comes after them changes nothing
                 del seen[stream]
-        self._client.xread(seen, count=1, block=block_ms)
+        self._client.xread(seen, count=1, block=min(block_ms, certain_ms))
 
     def _behind(self, stream: str, position: str) -> int:
         counted, *span = self._client.eval(_LAG, 1, stream, position, _LAG_COUNTED)

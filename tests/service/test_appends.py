@@ -84,7 +84,7 @@ def test_a_reader_sees_all_of_a_batch_or_none(client: redis.Redis, redis_url: st
     def write() -> None:
         with connect(redis_url, name="test") as own:
             for _ in range(60):
-                append_batch(own, [(stream, b"payload", None) for stream in names.inputs * 5])
+                append_batch(own, [(stream, bytes(8_000), None) for stream in names.inputs * 5])  # in many packets
 
     writer = threading.Thread(target=write)
     writer.start()
