@@ -12,6 +12,7 @@ import structlog
 import torch
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
+from models.export import export
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.registry import build
@@ -50,6 +51,7 @@ def train(
     logs.configure(settings.log_format)
     torch.set_num_threads(settings.threads)
     trainer, spec = create_trainer(settings)
+    graphs = {name: export(trainer.learner.network, one) for name, one in trainer.strategies.items()}
     metrics = TrainerMetrics(CollectorRegistry())
     ProcessCollector(registry=metrics.registry)
     # Opens in this order and closes in the other: the embedded server goes last.
@@ -63,11 +65,17 @@ def train(
         _log.info(
             "training", lane=settings.lane, checkpoints=str(settings.checkpoints), metrics_port=server.server_port
         )
+        publisher = Publisher(
+            settings.checkpoints,
+            trainer,
+            spec=spec,
+            graphs=graphs,
+            keep=settings.keep_versions,
+            refused=metrics.refused,
+        )
         worker = Worker(
             trainer=trainer,
-            publisher=Publisher(
-                settings.checkpoints, trainer, spec=spec, keep=settings.keep_versions, refused=metrics.refused
-            ),
+            publisher=publisher,
             client=client,
             names=StreamNames(settings.redis_prefix, settings.partitions),
             maxlen=settings.stream_max_entries,

@@ -2,15 +2,14 @@
 
 import fcntl
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
+import msgspec
 import structlog
 from prometheus_client import Counter
 
-from models.export import export
 from models.registry import Strategy
 from models.types import Array
 from service import checkpoints
@@ -43,15 +42,16 @@ class Publisher:
         root: the lane's folder.
         trainer: whose state it is.
         spec: its feature spec as TOML, as it travels in the manifest.
+        graphs: strategy -> ONNX; the same for all versions.
         keep: versions kept on disk.
         refused: counts versions that do not verify, by code.
     """
 
-    def __init__(self, root: Path, trainer: Trainer, *, spec: str, keep: int, refused: Counter) -> None:
-        self._root, self._trainer, self._spec, self._keep, self._refused = root, trainer, spec, keep, refused
-        network = trainer.learner.network
-        # They do not depend on the weights.
-        self._graphs = {name: export(network, strategy) for name, strategy in trainer.strategies.items()}
+    def __init__(
+        self, root: Path, trainer: Trainer, *, spec: str, graphs: Mapping[str, bytes], keep: int, refused: Counter
+    ) -> None:
+        self._root, self._trainer, self._spec = root, trainer, spec
+        self._graphs, self._keep, self._refused = dict(graphs), keep, refused
 
     def start(self, *, now_ms: int) -> Manifest:
         """Puts the trainer where the newest version that verifies was taken, and makes that the current one.
@@ -85,7 +85,7 @@ class Publisher:
             data_timestamp_ms=trainer.data_timestamp_ms,
             spec=self._spec,
             spec_hash=network.spec.hash,
-            network=asdict(network.config),
+            network=msgspec.to_builtins(network.config),
             strategies={name: self._served(one) for name, one in trainer.strategies.items()},
             positions=dict(trainer.positions),
             metrics=progress.metrics(),

@@ -1,16 +1,19 @@
 """A small world: traffic that can be learned from, and trainers for it."""
 
+import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
+from models.export import export
 from models.features import encode
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
-from models.registry import build
+from models.registry import Strategy, build
 from models.spec import FeatureSpec
 from service.events import Event, Served
 from service.events import encode as encode_message
@@ -83,6 +86,16 @@ class World:
             batch_size=BATCH_SIZE,
             mature_impressions=10,
         )
+
+    @staticmethod
+    @cache
+    def _graph(method: str, options: str) -> bytes:
+        return export(ClickNetwork(World.spec, NETWORK), build("any", {"method": method, **json.loads(options)}))
+
+    @staticmethod
+    def graph(strategy: Strategy) -> bytes:
+        """Its ranking graph, exported once for all tests."""
+        return World._graph(strategy.method, json.dumps(strategy.options))
 
     @staticmethod
     def served(request_id: str, items: Sequence[str] = ("a", "b"), segment: int = 0, **changes: Any) -> Served:
