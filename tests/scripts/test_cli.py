@@ -36,7 +36,7 @@ def test_a_misspelt_command_is_corrected() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_command_s_own_help_has_all_its_options(name: str) -> None:
-    run = CliRunner().invoke(app, [name, "--help"])
+    run = CliRunner().invoke(app, [name, "--help"], prog_name="agerank")
     assert run.exit_code == 0, run.output
     assert f"agerank {name}" in run.output
     assert len(run.output.split("Options")[0].split()) > 15, "the help should teach"
