@@ -1,5 +1,6 @@
 """Every query of the dashboard and of the rules parses, and asks only for series and labels that are exported."""
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ import promql_parser as promql
 import pytest
 import yaml
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/agerank.json").read_text())
 RULES = [rule for group in yaml.safe_load((DEPLOY / "rules.yml").read_text())["groups"] for rule in group["rules"]]
 TARGET_LABELS = {"job", "instance"}  # what Prometheus adds to every series
@@ -118,6 +120,23 @@ def test_query_asks_only_for_what_is_exported(query: Query, series: Series) -> N
 def test_a_query_that_would_stay_empty_is_found(expr: str, complaint: str, series: Series) -> None:
     with pytest.raises(AssertionError, match=complaint):
         labels(promql.parse(expr), series)
+
+
+@pytest.mark.parametrize("query", [*panel_queries(), *rule_queries()], ids=lambda query: query.name)
+def test_query_asks_only_for_values_that_the_service_spells_out(query: Query, spelt_out: set[str]) -> None:
+    selectors: list[Any] = []
+    promql.walk(promql.parse(query.expr), lambda node: selectors.append(node) if hasattr(node, "matchers") else None)
+    for matcher in (matcher for selector in selectors for matcher in selector.matchers.matchers):
+        if matcher.op == promql.MatchOp.Equal and matcher.name not in TARGET_LABELS:
+            assert matcher.value in spelt_out, f"nothing sets {matcher.name} to {matcher.value}"
+
+
+@pytest.fixture(scope="module")
+def spelt_out() -> set[str]:
+    """Every string in the source of the service."""
+    trees = [ast.parse(path.read_text()) for path in ROOT.glob("service/**/*.py")]
+    constants = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return {value for value in constants if isinstance(value, str)}
 
 
 def test_the_variables_ask_for_labels_that_exist(series: Series) -> None:
