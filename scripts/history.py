@@ -119,6 +119,11 @@ def read_csv(path: Path, spec: FeatureSpec, skipped: Skipped) -> Iterator[Logged
     yield from parsed(path, lines, lambda where, text: _convert(where, header, _cells(text), fields), skipped)
 
 
+def count_lines(path: Path) -> int:
+    """About how many impressions a csv or jsonl file has."""
+    return sum(1 for _ in _lines(path))
+
+
 def featured(spec: FeatureSpec, side: str | None = None) -> list[Field]:
     """The fields of a side, or of all, whose values are features: the others are ids, which a log has anyway."""
     return [field for field in spec.fields if field.source == "features" and side in (None, field.side)]

@@ -52,6 +52,11 @@ def read_kuairand(paths: Sequence[Path], spec: FeatureSpec, skipped: Skipped) ->
     yield from parsed(impressions, _distinct(impressions, skipped), parse, skipped)
 
 
+def count_impressions(paths: Sequence[Path]) -> int:
+    """About how many there are: their file has the most rows."""
+    return max(int(parquet.read_metadata(path).num_rows) for path in paths)
+
+
 def _side(path: Path) -> Side:
     """Which of the three it is: "context" for the impressions."""
     user, item = (key in _names(path) for key in KEYS.values())
