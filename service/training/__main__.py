@@ -48,9 +48,9 @@ def train(
         StreamError: the log's server cannot be started, or cannot hold the log.
         OSError: a port is taken, or a version cannot be written.
     """
+    trainer, spec = create_trainer(settings)
     logs.configure(settings.log_format)
     torch.set_num_threads(settings.threads)
-    trainer, spec = create_trainer(settings)
     graphs = {name: export(trainer.learner.network, one) for name, one in trainer.strategies.items()}
     metrics = TrainerMetrics(CollectorRegistry())
     ProcessCollector(registry=metrics.registry)

@@ -73,11 +73,15 @@ class World:
     network = NETWORK
     window_ms = WINDOW_MS
     batch_size = BATCH_SIZE
+    learning_rate = 0.01
+    seed = 7
 
     @staticmethod
     def trainer(**changes: Any) -> Trainer:
         given: dict[str, Any] = {"strategies": STRATEGIES, "network": NETWORK, "max_pending": 100_000, **changes}
-        learner = Learner(ClickNetwork(World.spec, given["network"]), learning_rate=0.01, seed=7)
+        learner = Learner(
+            ClickNetwork(World.spec, given["network"]), learning_rate=World.learning_rate, seed=World.seed
+        )
         return Trainer(
             learner=learner,
             join=Join(window_ms=WINDOW_MS, mode="served", max_pending=given["max_pending"]),
