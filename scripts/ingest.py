@@ -34,10 +34,8 @@ from service.events import from_millis
 from service.settings import Settings, SettingsError, read
 from service.streams import StreamNames, order
 from service.telemetry import TrainerMetrics
-from service.training.__main__ import create_trainer
-from service.training.publisher import Publisher, lock
-from service.training.worker import Worker
-from service.valkey import connect_or_start
+from service.training.__main__ import create_trainer, create_worker, redis_url
+from service.training.publisher import lock
 
 CHUNK = 25_000  # impressions written before the trainer reads on: bounds the unread part of the log
 BATCH = 1_000  # impressions appended at once
@@ -121,32 +119,22 @@ def _ingest(
     trainer, text = create_trainer(settings)
     spec = trainer.learner.network.spec
     names = StreamNames(settings.redis_prefix, settings.partitions)
-    metrics = TrainerMetrics(CollectorRegistry())
     with ExitStack() as stack:
         stack.enter_context(lock(settings.checkpoints))
-        if settings.redis_url:
-            url = settings.redis_url.get_secret_value()
-        else:
-            url = stack.enter_context(connect_or_start(settings.data_dir / "redis")).url
-        client = stack.enter_context(connect(url, name="agerank-ingest"))
+        client = stack.enter_context(connect(redis_url(settings, stack), name="agerank-ingest"))
         newest_ms = _newest_ms(client, names)
         recorder = Recorder(spec=spec, names=names, lane=settings.lane, confirm=settings.impressions == "events")
         impressions = _in_order(_read(format, files, spec, skipped), skipped, after_ms=newest_ms)
         recorded = _recorded(recorder, impressions, skipped)
         size = min(CHUNK, max(settings.stream_max_entries // 2, 1))  # what is trimmed was read, confirmations or not
         chunk = list(islice(recorded, size))  # a file that does not fit is found out before anything is written
-        worker = Worker(
-            trainer=trainer,
-            publisher=Publisher(
-                settings.checkpoints, trainer, spec=text, keep=settings.keep_versions, refused=metrics.refused
-            ),
+        worker = create_worker(
+            settings,
+            trainer,
+            text,
             client=client,
-            names=names,
-            maxlen=settings.stream_max_entries,
-            publish_interval_s=settings.publish_interval_s,
-            metrics=metrics,
+            metrics=TrainerMetrics(CollectorRegistry()),
             stop=threading.Event(),
-            clock=time.time,
             observe=lambda outcome: report.add(outcome.predictions),
         )
         worker.run(burst=True)  # and so is a folder that was trained with something else
@@ -177,7 +165,7 @@ def _in_order(impressions: Iterator[Logged], skipped: Skipped, *, after_ms: int)
         if not last_ms and one.time_ms <= after_ms:
             raise LogError(
                 f"{one.where} is of {from_millis(one.time_ms)}, but the streams have had entries up to"
-                f" {from_millis(after_ms)}, and only take newer ones. Ingest before the first request is served, or anew:"
+                f" {from_millis(after_ms)}, and take only newer ones. Ingest before the first request, or anew:"
                 " with another data_dir, or under another redis_prefix and lane"
             )
         if one.time_ms < last_ms:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
+import redis
 import structlog
 import torch
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -50,8 +51,6 @@ def train(
     """
     trainer, spec = create_trainer(settings)
     logs.configure(settings.log_format)
-    torch.set_num_threads(settings.threads)
-    graphs = {name: export(trainer.learner.network, one) for name, one in trainer.strategies.items()}
     metrics = TrainerMetrics(CollectorRegistry())
     ProcessCollector(registry=metrics.registry)
     # Opens in this order and closes in the other: the embedded server goes last.
@@ -61,30 +60,11 @@ def train(
         server, _ = start_http_server(settings.trainer_port, settings.trainer_host, metrics.registry)
         stack.callback(server.server_close)
         stack.callback(server.shutdown)
-        client = stack.enter_context(connect(_redis_url(settings, stack), name="agerank-trainer"))
+        client = stack.enter_context(connect(redis_url(settings, stack), name="agerank-trainer"))
         _log.info(
             "training", lane=settings.lane, checkpoints=str(settings.checkpoints), metrics_port=server.server_port
         )
-        publisher = Publisher(
-            settings.checkpoints,
-            trainer,
-            spec=spec,
-            graphs=graphs,
-            keep=settings.keep_versions,
-            refused=metrics.refused,
-        )
-        worker = Worker(
-            trainer=trainer,
-            publisher=publisher,
-            client=client,
-            names=StreamNames(settings.redis_prefix, settings.partitions),
-            maxlen=settings.stream_max_entries,
-            publish_interval_s=settings.publish_interval_s,
-            metrics=metrics,
-            stop=stop,
-            clock=time.time,
-            observe=observe,
-        )
+        worker = create_worker(settings, trainer, spec, client=client, metrics=metrics, stop=stop, observe=observe)
         return worker.run(burst=burst), trainer.learner.step
 
 
@@ -121,6 +101,45 @@ def create_trainer(settings: Settings) -> tuple[Trainer, str]:
     return trainer, text
 
 
+def create_worker(
+    settings: Settings,
+    trainer: Trainer,
+    spec: str,
+    *,
+    client: redis.Redis,
+    metrics: TrainerMetrics,
+    stop: threading.Event,
+    observe: Callable[[Outcome], None] | None = None,
+) -> Worker:
+    """What drives a trainer from `create_trainer`. Whoever runs it holds the lock of the lane's folder."""
+    torch.set_num_threads(settings.threads)
+    graphs = {name: export(trainer.learner.network, one) for name, one in trainer.strategies.items()}
+    publisher = Publisher(
+        settings.checkpoints, trainer, spec=spec, graphs=graphs, keep=settings.keep_versions, refused=metrics.refused
+    )
+    return Worker(
+        trainer=trainer,
+        publisher=publisher,
+        client=client,
+        names=StreamNames(settings.redis_prefix, settings.partitions),
+        maxlen=settings.stream_max_entries,
+        publish_interval_s=settings.publish_interval_s,
+        metrics=metrics,
+        stop=stop,
+        clock=time.time,
+        observe=observe,
+    )
+
+
+def redis_url(settings: Settings, stack: ExitStack) -> str:
+    """The configured one, or that of an embedded server, which `stack` stops if it was started here."""
+    if settings.redis_url:
+        return settings.redis_url.get_secret_value()
+    from service.valkey import connect_or_start  # an extra that a trainer with a Redis of its own does without
+
+    return stack.enter_context(connect_or_start(settings.data_dir / "redis")).url
+
+
 def main() -> int:
     """0 after a stop that was asked for, 1 with the reason on stderr where it cannot go on, 2 for wrong settings."""
     try:
@@ -132,14 +151,6 @@ def main() -> int:
         _log.critical("the trainer cannot go on", error=str(error))
         return 1
     return 0
-
-
-def _redis_url(settings: Settings, stack: ExitStack) -> str:
-    if settings.redis_url:
-        return settings.redis_url.get_secret_value()
-    from service.valkey import connect_or_start  # an extra that a trainer with a Redis of its own does without
-
-    return stack.enter_context(connect_or_start(settings.data_dir / "redis")).url
 
 
 @contextmanager
