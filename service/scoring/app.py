@@ -2,9 +2,10 @@
 
 import asyncio
 import math
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib import metadata
 from typing import Any
@@ -80,6 +81,8 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         host, port = listening.getsockname()[:2]
         announce(f"http://{host}:{port}")
         server = uvicorn.Server(config)
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop, lambda *_: None)  # uvicorn raises it again when all is done: no failure of ours
         server.run(sockets=[listening])
     if not server.started:
         raise SystemExit(3)  # the lifespan has logged why
@@ -101,7 +104,7 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
             metrics=metrics,
         )
         stack.push_async_callback(outbox.flush, settings.shutdown_grace_s)
-        await stack.enter_async_context(_running(outbox.run()))
+        await stack.enter_async_context(running(outbox.run()))
         ranker = Ranker(
             lane=settings.lane,
             default_strategy=settings.default_strategy,
@@ -117,7 +120,7 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
             poll_s=settings.swap_poll_s,
             metrics=metrics,
         )
-        await stack.enter_async_context(_running(swapper.run(client, names)))
+        await stack.enter_async_context(running(swapper.run(client, names)))
         feedback = Feedback(
             client,
             names,
@@ -160,16 +163,17 @@ async def _embedded(settings: Settings, stack: AsyncExitStack) -> str:
 
 
 @asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """A task of the process. One that ends by itself is a fault: it is logged, not hidden until shutdown."""
     task = asyncio.create_task(work)
     task.add_done_callback(_report)
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        while not task.done():
+            # Once is not enough: before Python 3.12 wait_for, in which redis-py sends, may swallow a cancellation.
+            task.cancel()
+            await asyncio.wait([task], timeout=0.1)
 
 
 def _report(task: "asyncio.Task[None]") -> None:

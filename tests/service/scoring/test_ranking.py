@@ -1,0 +1,123 @@
+"""One request against one version: order, exploration, propensity."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.noise import seed_of
+from models.types import Array, Batch, Noise, Scores
+from service.errors import Internal, Invalid
+from service.scoring.ranking import Loaded, Ranking, Terms, encode_rows, rank
+from service.scoring.schemas import Candidate, Context, RankRequest, User
+
+IDS = [f"item-{number}" for number in range(8)]
+
+
+def request(ids: list[str] = IDS, bids: dict[str, float] | None = None) -> RankRequest:
+    return RankRequest(
+        user=User(id="u", features={"country": "de"}),
+        context=Context(features={"hour": 20}),
+        candidates=[Candidate(id=one, features={"topics": [one]}, bid=(bids or {}).get(one)) for one in ids],
+    )
+
+
+def ranked(loaded: Loaded, asked: RankRequest, strategy: str, *, seed: int = 1, top_k: int = 100) -> Ranking:
+    return rank(loaded, encode_rows(loaded, asked), Terms("r", strategy, None, seed, top_k))
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "random", "epsilon_greedy", "age_ts", "age_ucb", "sampled", "coherent"])
+def test_every_strategy_repeats_itself(loaded: Loaded, strategy: str) -> None:
+    first, again = (ranked(loaded, request(), strategy, seed=5) for _ in range(2))
+    np.testing.assert_array_equal(first.slate.order, again.slate.order)
+    np.testing.assert_array_equal(first.scores.score, again.scores.score)
+    assert sorted(first.slate.order) == list(range(len(IDS)))
+
+
+def test_a_candidate_s_score_does_not_depend_on_its_place(loaded: Loaded) -> None:
+    forwards, backwards = (ranked(loaded, request(ids), "sampled") for ids in (IDS, IDS[::-1]))
+    np.testing.assert_allclose(forwards.scores.score, backwards.scores.score[::-1], rtol=1e-5)
+    assert [IDS[place] for place in forwards.slate.order] == [IDS[::-1][place] for place in backwards.slate.order]
+
+
+def test_greedy_orders_by_p_click_and_random_does_not(loaded: Loaded) -> None:
+    greedy = ranked(loaded, request(), "greedy")
+    assert np.all(np.diff(greedy.scores.p_click[greedy.slate.order]) <= 0)
+    assert not greedy.slate.explored.any()
+    orders = {tuple(ranked(loaded, request(), "random", seed=seed).slate.order) for seed in range(20)}
+    assert len(orders) == 20
+
+
+def test_a_bid_orders_by_expected_revenue(loaded: Loaded) -> None:
+    last = IDS[ranked(loaded, request(), "greedy").slate.order[-1]]
+    with_bid = ranked(loaded, request(bids={last: 1e6}), "greedy")
+    assert IDS[with_bid.slate.order[0]] == last
+    assert not with_bid.slate.explored.any()  # greedy knows the bid, too
+    assert with_bid.scores.score.max() < 1.0  # the probability stays one
+
+
+def test_top_k_shows_the_best(loaded: Loaded) -> None:
+    whole, best = ranked(loaded, request(), "age_ts"), ranked(loaded, request(), "age_ts", top_k=3)
+    np.testing.assert_array_equal(best.slate.order, whole.slate.order[:3])
+    assert len(best.scores.score) == len(IDS)
+
+
+def test_impressions_are_those_of_the_version(loaded: Loaded) -> None:
+    rows = encode_rows(loaded, request(["unseen", "seen", "other"]))
+    np.testing.assert_array_equal(rows.impressions, [0, 4_000, 1])
+    fresh = replace(loaded, item_hash=loaded.item_hash[:0], item_impressions=loaded.item_impressions[:0])
+    np.testing.assert_array_equal(encode_rows(fresh, request(["seen", "a"])).impressions, [0, 0])
+
+
+def test_a_feature_that_does_not_fit_is_named(loaded: Loaded) -> None:
+    wrong = RankRequest(candidates=[Candidate(id="a"), Candidate(id="b", features={"topic": "x"})])
+    with pytest.raises(Invalid) as caught:
+        encode_rows(loaded, wrong)
+    assert (caught.value.code, caught.value.path) == ("unknown_feature", "candidates[1].features.topic")
+
+
+def test_an_unknown_strategy_is_told_the_known_ones(loaded: Loaded) -> None:
+    with pytest.raises(Invalid, match="age_ts, age_ucb, coherent, epsilon_greedy, greedy, random, sampled") as caught:
+        loaded.strategy("bandit")
+    assert caught.value.code == "unknown_strategy"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "method"), [("random", "exact"), ("epsilon_greedy", "exact"), ("sampled", "monte_carlo")]
+)
+def test_propensity_is_how_often_an_item_is_shown(loaded: Loaded, strategy: str, method: str) -> None:
+    """Over the seeds at which an item is shown, its mean propensity is the share of the seeds that show it."""
+    asked, seeds = request(IDS[:4]), range(150)
+    rankings = [ranked(loaded, asked, strategy, seed=seed_of(str(seed)), top_k=1) for seed in seeds]
+    assert {one.propensity_method for one in rankings} == {method}
+    shown = Counter(int(one.slate.order[0]) for one in rankings)
+    for place, count in shown.items():
+        mean = np.mean([one.propensity[0] for one in rankings if one.slate.order[0] == place])
+        assert mean == pytest.approx(count / len(seeds), abs=0.13)  # 3 standard errors, and 1 / samples of bias
+
+
+def test_monte_carlo_propensities_are_never_zero_and_sum_to_the_slots(loaded: Loaded) -> None:
+    ranking = ranked(loaded, request(), "sampled", top_k=len(IDS))
+    np.testing.assert_array_equal(ranking.propensity, np.ones(len(IDS)))
+    ranking = ranked(loaded, request(), "sampled", top_k=2)
+    assert np.all((ranking.propensity >= 1 / 50) & (ranking.propensity <= 1.0))
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "age_ts", "coherent"])
+def test_no_propensity_is_claimed_where_there_is_none(loaded: Loaded, strategy: str) -> None:
+    """Deterministic, not asked for, or with masks that do not depend on the request."""
+    ranking = ranked(loaded, request(), strategy)
+    assert (ranking.propensity, ranking.propensity_method) == (None, None)
+
+
+class NoNumber:
+    """An engine whose network has overflowed."""
+
+    def scores(self, strategy: str, batch: Batch, noise: Noise, lambda_: float, impressions: Array) -> Scores:
+        return Scores(*(np.full(len(impressions), np.nan, dtype=np.float32) for _ in Scores._fields))
+
+
+def test_a_score_that_is_no_number_is_a_fault_and_not_an_order(loaded: Loaded) -> None:
+    with pytest.raises(Internal, match="greedy"):
+        ranked(replace(loaded, engine=NoNumber()), request(), "greedy")
