@@ -1,9 +1,10 @@
-"""The runs of `agerank replay`: each strategy under each seed, in parallel processes, with a progress bar."""
+"""The runs of `agerank replay`: each strategy under each seed, in parallel, with a progress bar."""
 
 import gzip
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from functools import partial
 from importlib import resources
 from io import TextIOWrapper
 from itertools import islice
@@ -40,14 +41,13 @@ class Work(NamedTuple):
 
 
 Outcome = tuple[Result, Tally]
+Follow = Callable[[float], None]  # is told now and then which share of a run is done
 
 _shares: Any = None  # in a worker: the share of each run that is done, in memory that all processes see
 
 
-def read_log(
-    log: Path, tally: Tally, limit: int | None = None, follow: Callable[[float], None] = lambda share: None
-) -> Iterator[Event]:
-    """The first `limit` visits of a log; `follow` is told now and then which share of them is behind."""
+def read_log(log: Path, tally: Tally, limit: int | None = None, follow: Follow = lambda share: None) -> Iterator[Event]:
+    """The first `limit` visits of a log."""
     size = log.stat().st_size
     with log.open("rb") as raw, _text(raw, packed=log.suffix == ".gz") as lines:
         for number, event in enumerate(islice(events(lines, tally), limit)):
@@ -57,22 +57,41 @@ def read_log(
 
 
 def run_all(work: Sequence[Work], *, processes: int, quiet: bool) -> list[Outcome]:
-    """All the work in parallel, in its order, under a progress bar if somebody sees it."""
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    shares = context.Array("d", len(work), lock=False)
+    """All the work, in its order, under a progress bar if somebody sees it."""
     console = Console(stderr=True)
     columns = TextColumn("replay"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with (
-        ProcessPoolExecutor(processes, context, _start_worker, (shares,)) as pool,
-        Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar,
-    ):
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("replay", total=len(work))
-        futures = [pool.submit(_run, number, one) for number, one in enumerate(work)]
+
+        def show(before: int, done: float) -> None:
+            bar.update(task, completed=before + done)
+
+        if processes == 1:
+            torch.set_num_threads(1)
+            return [_run(one, partial(show, before)) for before, one in enumerate(work)]
+        return _run_parallel(work, processes, partial(show, 0))
+
+
+def _run(work: Work, follow: Follow) -> Outcome:
+    spec = FeatureSpec.from_toml(resources.files("scripts").joinpath("specs/r6b.toml").read_text())
+    learner = Learner(ClickNetwork(spec, NETWORK), learning_rate=LEARNING_RATE, seed=work.seed)
+    tally = Tally()
+    visits = read_log(work.log, tally, work.limit, follow)
+    result = replay(visits, strategy=work.strategy, learner=learner, seed=work.seed, protocol=work.protocol)
+    follow(1.0)
+    return result, tally
+
+
+def _run_parallel(work: Sequence[Work], processes: int, show: Follow) -> list[Outcome]:
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    shares = context.Array("d", len(work), lock=False)
+    with ProcessPoolExecutor(processes, context, _start_worker, (shares,)) as pool:
+        futures = [pool.submit(_run_in_worker, number, one) for number, one in enumerate(work)]
         pending = set(futures)
         try:
             while pending:
                 done, pending = wait(pending, timeout=REDRAW_EVERY_S, return_when=FIRST_COMPLETED)
-                bar.update(task, completed=sum(shares))
+                show(sum(shares))
                 for future in done:
                     future.result()  # a failed run is known at once, not when all have ended
         finally:
@@ -86,19 +105,11 @@ def _start_worker(shares: Any) -> None:
     torch.set_num_threads(1)
 
 
-def _run(number: int, work: Work) -> Outcome:
-    """One run, in a worker."""
-
+def _run_in_worker(number: int, work: Work) -> Outcome:
     def follow(share: float) -> None:
         _shares[number] = share
 
-    spec = FeatureSpec.from_toml(resources.files("scripts").joinpath("specs/r6b.toml").read_text())
-    learner = Learner(ClickNetwork(spec, NETWORK), learning_rate=LEARNING_RATE, seed=work.seed)
-    tally = Tally()
-    visits = read_log(work.log, tally, work.limit, follow)
-    result = replay(visits, strategy=work.strategy, learner=learner, seed=work.seed, protocol=work.protocol)
-    follow(1.0)
-    return result, tally
+    return _run(work, follow)
 
 
 def _text(raw: BinaryIO, *, packed: bool) -> TextIOWrapper:

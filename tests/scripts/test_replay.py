@@ -1,0 +1,160 @@
+import gzip
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from models.evaluation.r6b import Tally, events
+from models.evaluation.simulator import R6bWorld
+from scripts.cli import app
+
+UPWORTHY = Path(__file__).parents[2].parent / "shared/data/upworthy_60tests_seed0_r6b.txt.gz"
+STRATEGIES = ("random", "greedy", "epsilon_greedy", "age_ts", "age_ucb")
+
+EXPECTED = ("expected_random_matches", "expected_random_clicks")
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    """`agerank replay` in this process, in a folder without settings."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, ["replay", "--jobs", "1", *map(str, arguments)])
+
+
+def lines(count: int, *, seed: int = 0) -> list[str]:
+    """R6B lines of a simulated world with uniformly random display."""
+    world, generator = R6bWorld(seed=seed, pool=10, users=200), np.random.default_rng(seed)
+    written = []
+    for number in range(count):
+        visit = world.visit(30.0 * number)
+        displayed = int(generator.integers(len(visit.candidates)))
+        click = int(visit.click([displayed], generator)[0])
+        ids = [candidate.replace("item", "id") for candidate in visit.candidates]
+        user, pool = " ".join(map(str, visit.features)), " ".join(f"|{one}" for one in ids)
+        written.append(f"{1317513291 + 30 * number} {ids[displayed]} {click} |user {user} {pool}\n")
+    return written
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("log") / "log.txt.gz"
+    path.write_bytes(gzip.compress("".join(lines(4_000)).encode()))
+    return path
+
+
+def test_json_is_a_flat_row_for_each_strategy_and_seed(log: Path, invoke: Invoke) -> None:
+    done = invoke("--log", log, "--strategies", ",".join(STRATEGIES), "--seeds", 2, "--warm-up", 1_000, "--json")
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)
+    assert [(row["strategy"], row["seed"]) for row in rows] == [(name, seed) for name in STRATEGIES for seed in (0, 1)]
+    with gzip.open(log, "rt") as file:
+        judged = list(events(file, Tally()))[1_000:]
+    for row in rows:
+        assert list(row) == ["strategy", "seed", "events", "matched", "clicks", "ctr", *EXPECTED]
+        assert row["events"] == len(judged)
+        assert row["expected_random_matches"] == pytest.approx(sum(1 / len(one.candidates) for one in judged))
+        assert row["expected_random_clicks"] == pytest.approx(sum(one.click / len(one.candidates) for one in judged))
+        assert row["ctr"] == row["clicks"] / row["matched"]
+        assert abs(row["matched"] - row["expected_random_matches"]) < 4 * math.sqrt(row["expected_random_matches"])
+    assert done.stderr == ""
+
+
+def test_the_same_command_gives_the_same_json_with_any_number_of_jobs(log: Path, invoke: Invoke) -> None:
+    arguments = ("--log", log, "--strategies", "random,age_ts", "--warm-up", 500, "--limit", 1_500, "--json")
+    one, two = invoke(*arguments), invoke(*arguments, "--jobs", 2)
+    assert one.stdout == two.stdout
+    assert json.loads(one.stdout)[0]["events"] == 1_000
+
+
+def test_the_table_shows_means_over_the_seeds_and_what_random_display_would_get(log: Path, invoke: Invoke) -> None:
+    done = invoke("--log", log, "--strategies", "random,greedy", "--seeds", 3, "--warm-up", 1_000, "--limit", 2_000)
+    assert done.exit_code == 0, done.output
+    assert "1000 visits" in done.stdout
+    for name in ("random", "greedy"):
+        (row,) = [line for line in done.stdout.splitlines() if name in line and "\u00b1" in line]
+        assert row.count("\u00b1") == 4
+        assert row.count("%") >= 3
+
+
+def test_unusable_lines_are_counted_on_stderr(tmp_path: Path, invoke: Invoke) -> None:
+    path = tmp_path / "log.txt"
+    good = lines(400)
+    broken = ["\n", "1317513291 id-1 7 |user 1 |id-1\n", "1317513291 id-1 0 |user 1 |id-2\n", "\xe9\xfc\n", "\xe9\n"]
+    path.write_text("".join([*good[:200], *broken, *good[300:], *good[200:300]]), encoding="latin-1")
+    done = invoke("--log", path, "--strategies", "random", "--warm-up", 100, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)[0]["events"] == 300
+    assert "skipped 5 lines: 2 incomplete_line, 1 empty_line, 1 bad_click, 1 displayed_not_in_pool" in done.stderr
+    assert "1 visits that are earlier" in done.stderr
+
+
+def test_strategies_come_from_the_settings(log: Path, tmp_path: Path, invoke: Invoke) -> None:
+    settings = tmp_path / "mine.toml"
+    settings.write_text(
+        'default_strategy = "coin"\n[strategies.coin]\nmethod = "epsilon_greedy"\nepsilon = 1.0\n'
+        '[strategies.plain]\nmethod = "greedy"\n'
+    )
+    arguments = ("--log", log, "--warm-up", 500, "--limit", 1_000, "--json", "--config", settings)
+    done = invoke(*arguments, "--strategies", "coin,plain")
+    assert [row["strategy"] for row in json.loads(done.stdout)] == ["coin", "plain"]
+    unknown = invoke(*arguments, "--strategies", "random")
+    assert unknown.exit_code == 2
+    assert "coin, plain" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.txt", None, "No such file"),
+        ("plain.gz", b"1317513291 id-1 0 |user 1 |id-1\n", "not an intact gzip file"),
+        ("cut.gz", gzip.compress("".join(lines(3_000)).encode())[:20_000], "not an intact gzip file"),
+        ("empty.txt", b"", "no usable line"),
+        ("prose.txt", b"Dear all,\nplease find attached\n", "no usable line"),
+        ("short.txt", "".join(lines(50)).encode(), "none is left"),
+    ],
+)
+def test_a_log_that_cannot_be_judged_on_is_an_error(
+    tmp_path: Path, invoke: Invoke, name: str, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    done = invoke("--log", path, "--strategies", "random", "--warm-up", 50, "--json")
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.replace("\u2502", " ").split())
+    assert done.stdout == ""
+
+
+def test_a_folder_is_no_log(tmp_path: Path, invoke: Invoke) -> None:
+    done = invoke("--log", tmp_path, "--strategies", "random")
+    assert done.exit_code == 2
+    assert "directory" in done.stderr
+
+
+def test_a_run_that_fails_in_another_process_is_the_same_error(tmp_path: Path, invoke: Invoke) -> None:
+    path = tmp_path / "cut.gz"
+    path.write_bytes(gzip.compress("".join(lines(3_000)).encode())[:20_000])
+    done = invoke("--log", path, "--strategies", "random,greedy", "--warm-up", 50, "--jobs", 2)
+    assert done.exit_code == 2
+    assert "not an intact gzip file" in " ".join(done.stderr.replace("\u2502", " ").split())
+
+
+@pytest.mark.skipif(not UPWORTHY.exists(), reason="the Upworthy log is not beside the checkout")
+def test_random_earns_on_a_real_log_what_it_must(invoke: Invoke) -> None:
+    """Random keeps each click of the log with probability q = 1 / |A|, independently: its variance is sum q (1 - q)."""
+    arguments = ("--log", UPWORTHY, "--warm-up", 10_000, "--limit", 60_000, "--strategies", "random", "--seeds", 2)
+    rows = json.loads(invoke(*arguments, "--json").stdout)
+    with gzip.open(UPWORTHY, "rt") as file:
+        judged = list(events(file, Tally()))[10_000:60_000]
+    q = np.array([1 / len(one.candidates) for one in judged if one.click])
+    for row in rows:
+        assert row["events"] == 50_000
+        assert row["expected_random_clicks"] == pytest.approx(q.sum())
+        assert abs(row["clicks"] - q.sum()) < 3 * math.sqrt(np.sum(q * (1 - q)))
