@@ -66,22 +66,22 @@ class Worker:
         self._interval_s, self._stop, self._clock = publish_interval_s, stop, clock
         self._observe = observe
         self._total, self._unpublished = Progress(), Progress()
-        self._published_s = 0.0
+        self._started, self._published_s = False, 0.0
         self._reachable = True
         self._trimmed: dict[str, str] = {}  # stream -> our position when it was last found trimmed
 
     def run(self, *, burst: bool = False) -> Progress:
         """Trains until `stop` is set, or with `burst` until the log is read to its end. Then publishes what is left.
 
+        May be called again, and goes on where it was. Returns the sums over all calls.
+
         Raises:
             CheckpointError: as `Publisher.start`.
             StreamError: this server cannot hold the log.
             OSError: the first or the last version could not be written.
         """
-        self._announce(self._publisher.start(now_ms=self._now_ms()))
-        self._published_s = self._clock()
-        if warning := self._reach(lambda: check_server(self._client)):
-            _log.warning(warning)
+        if not self._started:
+            self._start()
         while not self._stop.is_set():
             entries = self._read()
             self._feed(entries)
@@ -94,6 +94,14 @@ class Worker:
         if self._unpublished.steps:
             raise OSError("the last version could not be written; a restart learns it again from the one before")
         return self._total
+
+    def _start(self) -> None:
+        """A version comes first: with it the scorers can serve, whether Redis is there or not."""
+        self._announce(self._publisher.start(now_ms=self._now_ms()))
+        self._published_s = self._clock()
+        self._started = True
+        if warning := self._reach(lambda: check_server(self._client)):
+            _log.warning(warning)
 
     def _read(self) -> list[Entry]:
         positions = dict(self._trainer.positions)
@@ -144,7 +152,9 @@ class Worker:
     def _set_aside(self, letters: list[DeadLetter]) -> None:
         if letters:
             entries = [(self._names.dead, encode(letter), None) for letter in letters]
-            self._reach(lambda: append_batch(self._client, entries, maxlen=self._maxlen))
+            if self._reach(lambda: append_batch(self._client, entries, maxlen=self._maxlen)) is None:
+                places = [f"{letter.stream} {letter.position} {letter.code}" for letter in letters]
+                _log.error("stopped before dead letters were written", entries=places)
 
     def _lag(self) -> dict[str, int]:
         lag = self._reach(lambda: self._reader.lag(self._trainer.positions)) or {}

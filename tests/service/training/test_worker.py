@@ -285,6 +285,7 @@ def process(world, tmp_path: Path, redis_url: str, names: StreamNames, spec_file
     return Process(world, tmp_path / "data", redis_url, names, spec_file)
 
 
+@pytest.mark.slow
 def test_the_process_publishes_answers_and_stops_well(
     world, process: Process, client: redis.Redis, names: StreamNames
 ) -> None:
@@ -324,6 +325,7 @@ def test_wrong_settings_end_the_process_with_a_sentence(
     assert printed.out == ""
 
 
+@pytest.mark.slow
 def test_a_trainer_killed_three_times_ends_with_the_same_bits(
     world, process: Process, tmp_path: Path, client: redis.Redis, names: StreamNames, bits
 ) -> None:
