@@ -1,16 +1,21 @@
 """Recorder: impressions of a historical log become the entries that live traffic would have left on the streams."""
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 from models.features import encode_context, encode_items
 from models.noise import seed_of
 from models.spec import FeatureSpec
+from models.types import Array
 from scripts.history import Logged
 from service.events import Event, EventType, Served, encode, from_millis
 from service.streams import StreamNames
 
 #: What the strategy of these records is called. Metrics know it as "other": it is not one of ours.
 STRATEGY = "logged"
+
+REMEMBERED = 100_000  # encoded users and items; some 100 MB where a spec has many fields
 
 Entries = list[tuple[str, bytes, str | None]]  # what `service.appends.append_batch` takes
 
@@ -28,6 +33,7 @@ class Recorder:
     def __init__(self, *, spec: FeatureSpec, names: StreamNames, lane: str, confirm: bool) -> None:
         self._spec, self._names, self._lane, self._confirm = spec, names, lane, confirm
         self._spec_hash = spec.hash  # computed at each asking
+        self._encoded: dict[str, tuple[bytes, bytes]] = {}
         self._shown: Counter[str] = Counter()
         self._time_ms, self._sequence = 0, 0
 
@@ -39,10 +45,12 @@ class Recorder:
         Raises:
             FeatureError: a value does not fit its field.
         """
-        context_index, context_weight = encode_context(
-            self._spec, user_id=logged.user_id, user=logged.user, context=logged.context
+        user_id, user, context, item_id, item = logged.user_id, logged.user, logged.context, logged.item_id, logged.item
+        context_index, context_weight = self._once(
+            (user_id, user, context),
+            lambda: encode_context(self._spec, user_id=user_id, user=user, context=context),
         )
-        item_index, item_weight = encode_items(self._spec, [logged.item_id], [logged.item])
+        item_index, item_weight = self._once((item_id, item), lambda: encode_items(self._spec, [item_id], [item]))
         position = self._next(logged.time_ms)
         request_id = f"log-{position}"
         served = Served(
@@ -55,11 +63,11 @@ class Recorder:
             seed=seed_of(request_id),
             spec_hash=self._spec_hash,
             bucket=None,
-            context_index=context_index.tobytes(),
-            context_weight=context_weight.tobytes(),
+            context_index=context_index,
+            context_weight=context_weight,
             item_ids=[logged.item_id],
-            item_index=item_index.tobytes(),
-            item_weight=item_weight.tobytes(),
+            item_index=item_index,
+            item_weight=item_weight,
             p_click=[logged.p_click],
             score=[logged.p_click],
             explored=[False],
@@ -79,6 +87,16 @@ class Recorder:
             )
             entries.append((self._names.feedback(request_id), encode(event), self._next(logged.time_ms)))
         return entries
+
+    def _once(self, values: tuple[Any, ...], encoded: Callable[[], tuple[Array, Array]]) -> tuple[bytes, bytes]:
+        """Index and weight, encoded once for equal values: the same users and items come again and again."""
+        key = repr(values)  # tells 1 from "1" and from True
+        if key not in self._encoded:
+            if len(self._encoded) == REMEMBERED:
+                self._encoded.clear()
+            index, weight = encoded()
+            self._encoded[key] = index.tobytes(), weight.tobytes()
+        return self._encoded[key]
 
     def _next(self, time_ms: int) -> str:
         """Positions ascend over all streams: that is the order in which the trainer reads them."""
