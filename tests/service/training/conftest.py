@@ -1,6 +1,7 @@
 """A small world: traffic that can be learned from, and trainers for it."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -205,3 +206,16 @@ def spec_file(tmp_path: Path) -> Path:
     path = tmp_path / "features.toml"
     path.write_text(SPEC)
     return path
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], object], str], None]:
+    """Polls with a deadline."""
+
+    def wait(true: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + 30.0
+        while not true():
+            assert time.monotonic() < deadline, f"in vain: {what}"
+            time.sleep(0.02)
+
+    return wait

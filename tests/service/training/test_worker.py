@@ -1,15 +1,9 @@
 """The worker against a real server: drains, waits, survives, and ends with the same bits however often it is killed."""
 
-import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,20 +17,12 @@ from service.connections import connect
 from service.events import decode_announcement, decode_dead_letter
 from service.streams import StreamNames, entries_of
 from service.telemetry import TrainerMetrics
-from service.training.__main__ import main
 from service.training.publisher import Publisher
 from service.training.trainer import Outcome, Progress
 from service.training.worker import Worker
 from service.valkey import EmbeddedServer
 
 PATIENCE_S = 20.0
-
-
-def wait_until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, f"in vain: {what}"
-        time.sleep(0.02)
 
 
 class Running:
@@ -140,7 +126,7 @@ def test_what_it_did_can_be_seen(world, running: Running, names: StreamNames) ->
     assert sum(seen) == progress.examples
 
 
-def test_it_publishes_as_it_goes(world, tmp_path: Path, client: redis.Redis, names: StreamNames) -> None:
+def test_it_publishes_as_it_goes(world, tmp_path: Path, client: redis.Redis, names: StreamNames, wait_until) -> None:
     running = Running(world, tmp_path, client, names, interval_s=0.05)
     logged = world.traffic(400)
     batch = world.batch(logged, names)
@@ -156,7 +142,7 @@ def test_it_publishes_as_it_goes(world, tmp_path: Path, client: redis.Redis, nam
     assert checkpoints.current(tmp_path) == running.trainer.learner.step
 
 
-def test_without_redis_it_offers_version_0_and_waits(world, tmp_path: Path, names: StreamNames) -> None:
+def test_without_redis_it_offers_version_0_and_waits(world, tmp_path: Path, names: StreamNames, wait_until) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # nobody listens here
         with connect(f"redis://127.0.0.1:{taken.getsockname()[1]}", name="test") as client:
@@ -167,7 +153,9 @@ def test_without_redis_it_offers_version_0_and_waits(world, tmp_path: Path, name
             assert running.outcomes in ([], [Outcome()])
 
 
-def test_it_goes_on_where_it_was_when_redis_comes_back(world, tmp_path: Path, names: StreamNames, bits) -> None:
+def test_it_goes_on_where_it_was_when_redis_comes_back(
+    world, tmp_path: Path, names: StreamNames, bits, wait_until
+) -> None:
     logged = world.traffic(300)
     batch = world.batch(logged, names)
     server = EmbeddedServer(tmp_path / "redis").start()
@@ -222,146 +210,3 @@ def test_a_version_that_cannot_be_written_is_counted_and_training_goes_on(world,
     (running.root / "incoming").unlink()
     running.worker.run(burst=True)
     assert checkpoints.current(running.root) == running.trainer.learner.step
-
-
-class Process:
-    """`python -m service.training`, as an operator would start it."""
-
-    def __init__(self, world, folder: Path, url: str, names: StreamNames, spec_file: Path) -> None:
-        self.root, prefix = folder / "checkpoints" / "default", names.models.removesuffix(":models")
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("AGERANK_")},
-            "PYTHONPATH": str(Path(__file__).parents[3]),
-            "OMP_NUM_THREADS": "1",
-            "AGERANK_DATA_DIR": str(folder),
-            "AGERANK_FEATURES": str(spec_file),
-            "AGERANK_REDIS_URL": url,
-            "AGERANK_REDIS_PREFIX": prefix,
-            "AGERANK_PARTITIONS": "2",
-            "AGERANK_STRATEGIES": json.dumps(world.strategies),
-            "AGERANK_DEFAULT_STRATEGY": "age_ts",
-            "AGERANK_HIDDEN": json.dumps(world.network.hidden),
-            "AGERANK_GATE_HIDDEN": str(world.network.gate_hidden),
-            "AGERANK_INITIAL_CTR": str(world.network.initial_ctr),
-            "AGERANK_LEARNING_RATE": str(world.learning_rate),
-            "AGERANK_SEED": str(world.seed),
-            "AGERANK_ATTRIBUTION_WINDOW_S": str(world.window_ms / 1000),
-            "AGERANK_BATCH_SIZE": str(world.batch_size),
-            "AGERANK_PUBLISH_INTERVAL_S": "0.05",
-            "AGERANK_KEEP_VERSIONS": "4",
-            "AGERANK_LOG_FORMAT": "json",
-            "AGERANK_TRAINER_PORT": "0",
-        }
-
-    @contextmanager
-    def started(self) -> Iterator["subprocess.Popen[str]"]:
-        with subprocess.Popen(
-            [sys.executable, "-m", "service.training"], env=self.environment, stderr=subprocess.PIPE, text=True
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
-
-    def run_another(self) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "service.training"], env=self.environment, stderr=subprocess.PIPE, text=True
-        )
-
-    @property
-    def version(self) -> int:
-        return checkpoints.current(self.root) or 0
-
-
-def metrics_port(process: "subprocess.Popen[str]") -> int:
-    """Told by its first log line. The others are read, so that the pipe never fills."""
-    port = next(json.loads(line)["metrics_port"] for line in process.stderr if "metrics_port" in line)
-    threading.Thread(target=process.stderr.read, daemon=True).start()
-    return port
-
-
-@pytest.fixture
-def process(world, tmp_path: Path, redis_url: str, names: StreamNames, spec_file: Path) -> Process:
-    return Process(world, tmp_path / "data", redis_url, names, spec_file)
-
-
-@pytest.mark.slow
-def test_the_process_publishes_answers_and_stops_well(
-    world, process: Process, client: redis.Redis, names: StreamNames
-) -> None:
-    with process.started() as trainer:
-        port = metrics_port(trainer)
-        second = process.run_another()
-        assert second.returncode == 1
-        assert "locked" in second.stderr
-        append_batch(client, world.batch(world.traffic(150), names))
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/livez") as answer:
-            assert answer.status == 200
-        wait_until(lambda: process.version, "a version")
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-            assert b"agerank_published_version" in answer.read()
-        trainer.send_signal(signal.SIGTERM)
-        assert trainer.wait(PATIENCE_S) == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "text"),
-    [
-        ("FEATURES", "nowhere.toml", "nowhere.toml"),
-        ("FEATURES", "pyproject.toml", "pyproject.toml: expected [[fields]]"),
-        ("STRATEGIES", '{"age_ts": {"method": "gredy"}}', "unknown method 'gredy'"),
-        ("BATCH_SIZE", "0", "batch_size"),
-    ],
-)
-def test_wrong_settings_end_the_process_with_a_sentence(
-    process: Process, monkeypatch, capsys, name, value, text
-) -> None:
-    environment = {**process.environment, f"AGERANK_{name}": value}
-    for variable, content in environment.items():
-        monkeypatch.setenv(variable, content)
-    assert main() == 2
-    printed = capsys.readouterr()
-    assert text in printed.err
-    assert printed.out == ""
-
-
-@pytest.mark.slow
-def test_a_trainer_killed_three_times_ends_with_the_same_bits(
-    world, process: Process, tmp_path: Path, client: redis.Redis, names: StreamNames, bits
-) -> None:
-    batch = world.batch(world.traffic(1_500), names)
-    assert len(batch) > 3_000
-    parts = [batch[start : start + len(batch) // 8 + 1] for start in range(0, len(batch), len(batch) // 8 + 1)]
-    killed_at = []
-    for _ in range(3):
-        with process.started() as trainer:
-            before = process.version
-            append_batch(client, parts.pop(0))
-            wait_until(lambda before=before: process.version > before, "a version")
-            append_batch(client, parts.pop(0))  # it is at work when the signal comes
-            killed_at.append(process.version)
-            trainer.kill()
-            assert trainer.wait() == -signal.SIGKILL
-    for part in parts:
-        append_batch(client, part)
-
-    undisturbed = Running(world, tmp_path / "undisturbed", client, names)
-    steps = undisturbed.burst().steps
-    assert 0 < killed_at[0] < killed_at[1] < killed_at[2] < steps
-    with process.started() as trainer:
-        wait_until(lambda: process.version == steps, "the last step")
-        trainer.send_signal(signal.SIGTERM)
-        assert trainer.wait(PATIENCE_S) == 0
-    manifest = checkpoints.load_manifest(process.root, steps)
-    weights = bits(checkpoints.load_weights(process.root, manifest))
-    state = bits(checkpoints.load_state(process.root, manifest))
-    learner = undisturbed.trainer.learner
-    assert bits(learner.weights()).items() <= weights.items()
-    assert bits(learner.state()).items() <= state.items()
-
-    # The last entries complete no batch, so no version has them yet; with them, all the rest is equal, too.
-    rest = Running(world, process.root, client, names)
-    assert rest.burst().steps == 0
-    assert bits(rest.trainer.weights()) == bits(undisturbed.trainer.weights())
-    assert bits(rest.trainer.state()) == bits(undisturbed.trainer.state())
-    assert rest.trainer.positions == undisturbed.trainer.positions

@@ -1,0 +1,173 @@
+"""The training process as an operator runs it: told what is wrong, stopped well, and killed without a trace."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from service import checkpoints
+from service.appends import append_batch
+from service.streams import LogReader, StreamNames
+from service.training.__main__ import main
+from service.training.trainer import Trainer
+
+PATIENCE_S = 20.0
+
+
+class Process:
+    """`python -m service.training`, as an operator would start it."""
+
+    def __init__(self, world, folder: Path, url: str, names: StreamNames, spec_file: Path) -> None:
+        self.root, prefix = folder / "checkpoints" / "default", names.models.removesuffix(":models")
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AGERANK_")},
+            "PYTHONPATH": str(Path(__file__).parents[3]),
+            "OMP_NUM_THREADS": "1",
+            "AGERANK_DATA_DIR": str(folder),
+            "AGERANK_FEATURES": str(spec_file),
+            "AGERANK_REDIS_URL": url,
+            "AGERANK_REDIS_PREFIX": prefix,
+            "AGERANK_PARTITIONS": "2",
+            "AGERANK_STRATEGIES": json.dumps(world.strategies),
+            "AGERANK_DEFAULT_STRATEGY": "age_ts",
+            "AGERANK_HIDDEN": json.dumps(world.network.hidden),
+            "AGERANK_GATE_HIDDEN": str(world.network.gate_hidden),
+            "AGERANK_INITIAL_CTR": str(world.network.initial_ctr),
+            "AGERANK_LEARNING_RATE": str(world.learning_rate),
+            "AGERANK_SEED": str(world.seed),
+            "AGERANK_ATTRIBUTION_WINDOW_S": str(world.window_ms / 1000),
+            "AGERANK_BATCH_SIZE": str(world.batch_size),
+            "AGERANK_PUBLISH_INTERVAL_S": "0.05",
+            "AGERANK_KEEP_VERSIONS": "4",
+            "AGERANK_LOG_FORMAT": "json",
+            "AGERANK_TRAINER_PORT": "0",
+        }
+
+    @contextmanager
+    def started(self) -> Iterator["subprocess.Popen[str]"]:
+        with subprocess.Popen(
+            [sys.executable, "-m", "service.training"], env=self.environment, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def run_another(self) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "service.training"], env=self.environment, stderr=subprocess.PIPE, text=True
+        )
+
+    @property
+    def version(self) -> int:
+        return checkpoints.current(self.root) or 0
+
+
+def metrics_port(process: "subprocess.Popen[str]") -> int:
+    """Told by its first log line. The others are read, so that the pipe never fills."""
+    port = next(json.loads(line)["metrics_port"] for line in process.stderr if "metrics_port" in line)
+    threading.Thread(target=process.stderr.read, daemon=True).start()
+    return port
+
+
+def drain(trainer: Trainer, client: redis.Redis, names: StreamNames) -> None:
+    """Feeds a trainer all that there is."""
+    reader = LogReader(client, names)
+    while entries := reader.read(trainer.positions, block_ms=0):
+        trainer.feed(entries)
+
+
+@pytest.fixture
+def process(world, tmp_path: Path, redis_url: str, names: StreamNames, spec_file: Path) -> Process:
+    return Process(world, tmp_path / "data", redis_url, names, spec_file)
+
+
+@pytest.mark.slow
+def test_the_process_publishes_answers_and_stops_well(
+    world, process: Process, client: redis.Redis, names: StreamNames, wait_until
+) -> None:
+    with process.started() as trainer:
+        port = metrics_port(trainer)
+        second = process.run_another()
+        assert second.returncode == 1
+        assert "locked" in second.stderr
+        append_batch(client, world.batch(world.traffic(150), names))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/livez") as answer:
+            assert answer.status == 200
+        wait_until(lambda: process.version, "a version")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            assert b"agerank_published_version" in answer.read()
+        trainer.send_signal(signal.SIGTERM)
+        assert trainer.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("FEATURES", "nowhere.toml", "nowhere.toml"),
+        ("FEATURES", "pyproject.toml", "pyproject.toml: expected [[fields]]"),
+        ("STRATEGIES", '{"age_ts": {"method": "gredy"}}', "unknown method 'gredy'"),
+        ("BATCH_SIZE", "0", "batch_size"),
+    ],
+)
+def test_wrong_settings_end_the_process_with_a_sentence(
+    process: Process, monkeypatch, capsys, name, value, text
+) -> None:
+    environment = {**process.environment, f"AGERANK_{name}": value}
+    for variable, content in environment.items():
+        monkeypatch.setenv(variable, content)
+    assert main() == 2
+    printed = capsys.readouterr()
+    assert text in printed.err
+    assert printed.out == ""
+
+
+@pytest.mark.slow
+def test_a_trainer_killed_three_times_ends_with_the_same_bits(
+    world, process: Process, tmp_path: Path, client: redis.Redis, names: StreamNames, bits, wait_until
+) -> None:
+    batch = world.batch(world.traffic(1_500), names)
+    assert len(batch) > 3_000
+    parts = [batch[start : start + len(batch) // 8 + 1] for start in range(0, len(batch), len(batch) // 8 + 1)]
+    killed_at = []
+    for _ in range(3):
+        with process.started() as trainer:
+            before = process.version
+            append_batch(client, parts.pop(0))
+            wait_until(lambda before=before: process.version > before, "a version")
+            append_batch(client, parts.pop(0))  # it is at work when the signal comes
+            killed_at.append(process.version)
+            trainer.kill()
+            assert trainer.wait() == -signal.SIGKILL
+    for part in parts:
+        append_batch(client, part)
+
+    undisturbed = world.trainer()
+    drain(undisturbed, client, names)
+    steps = undisturbed.learner.step
+    assert 0 < killed_at[0] < killed_at[1] < killed_at[2] < steps
+    with process.started() as trainer:
+        wait_until(lambda: process.version == steps, "the last step")
+        trainer.send_signal(signal.SIGTERM)
+        assert trainer.wait(PATIENCE_S) == 0
+    manifest = checkpoints.load_manifest(process.root, steps)
+    weights, state = (load(process.root, manifest) for load in (checkpoints.load_weights, checkpoints.load_state))
+    assert bits(undisturbed.learner.weights()).items() <= bits(weights).items()
+    assert bits(undisturbed.learner.state()).items() <= bits(state).items()
+
+    # The last entries complete no batch, so no version has them yet; with them, all the rest is equal, too.
+    rest = world.trainer()
+    rest.restore(manifest, weights, state)
+    drain(rest, client, names)
+    assert bits(rest.weights()) == bits(undisturbed.weights())
+    assert bits(rest.state()) == bits(undisturbed.state())
+    assert rest.positions == undisturbed.positions
