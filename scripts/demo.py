@@ -27,7 +27,7 @@ from service.valkey import EmbeddedServer
 
 READY_TIMEOUT_S = 120.0  # torch takes seconds to import, on a busy machine many
 LINE_EVERY_S = 5.0  # where there is no terminal to redraw
-TOP_K = 5
+TOP_K = 8
 
 #: What `agerank train` and `agerank serve` read. Paced for a minute: an hour's traffic would want calmer figures.
 CONFIG = """\
@@ -39,11 +39,12 @@ port = {port}
 trainer_port = {trainer_port}
 
 hidden = [64, 32, 16]
-initial_ctr = 0.06
+initial_ctr = 0.07
 learning_rate = 0.003
 batch_size = 32
 attribution_window_s = 1.5
 publish_interval_s = 2.0
+keep_versions = 10
 deadline_s = 10.0
 
 [traffic] # sticky by user
@@ -62,7 +63,7 @@ budget = 0.05
 
 def demo(
     seconds: Annotated[float, typer.Option(min=1, help="How long the users come.")] = 60.0,
-    rate: Annotated[float, typer.Option(min=1, help="Visits a second; slower where the machine is.")] = 120.0,
+    rate: Annotated[float, typer.Option(min=1, help="Visits a second; slower where the machine is.")] = 100.0,
     directory: Annotated[
         Path | None, typer.Option("--dir", help="Keep settings, logs, stream and versions in this new folder.")
     ] = None,
@@ -103,7 +104,7 @@ async def _run(console: Console, folder: Path, *, seconds: float, rate: float, s
     root = folder / "data" / "checkpoints" / "default"
     seen = Seen(lambda after, version: _clicks_learned(root, after, version))
     # A world in a hurry: items live for minutes, and tastes are strong enough to be seen in one.
-    world = R6bWorld(seed=seed, users=400, lifetime_s=150.0, quality_sd=0.6, affinity_sd=0.4)
+    world = R6bWorld(seed=seed, users=400, lifetime_s=150.0, ctr=0.05, quality_sd=0.6, affinity_sd=0.4)
     async with _service(console, folder) as (url, children):
         limits = httpx.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
         async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=limits, trust_env=False) as client:
