@@ -56,8 +56,9 @@ class Guard:
                 await problems.response(fault, scope["path"])(scope, receive, watch)
         finally:
             self._metrics.in_flight.dec()
-            # The route's template, not the path: a label must stay bounded.
-            route = getattr(scope.get("route"), "path", "none")
+            # A route's template, never any path that somebody asks for: a label must stay bounded.
+            unrouted = scope["path"] if scope["path"] in self._limited else "none"
+            route = getattr(scope.get("route"), "path", unrouted)
             self._metrics.requests.labels(route, str(status or _CLIENT_CLOSED)).inc()
             self._metrics.latency.labels(route).observe(time.perf_counter() - started)
 

@@ -35,6 +35,10 @@ TITLES = {
 }
 
 
+#: After these the rest of the body may still be on its way, and is not waited for.
+_HANGS_UP = {"body_too_large", "deadline_exceeded"}
+
+
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is wrong, and where in the body."""
 
@@ -68,6 +72,8 @@ def response(error: ServiceError, instance: str, headers: dict[str, str] | None 
         errors=faults,
     )
     headers = dict(headers or {})
+    if error.code in _HANGS_UP:
+        headers["Connection"] = "close"
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
     return Response(msgspec.json.encode(problem), error.status, headers, MEDIA_TYPE)

@@ -179,7 +179,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     return load(root, 7, kind="onnx", threads=1, lane="default", strategies=["greedy"])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serving() -> Serving:
     """The app of some settings behind a port of its own, as a client of it."""
     return _serving

@@ -1,0 +1,102 @@
+"""The scoring process as a whole: what it imports, how it starts, how it stops."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+
+from service import events
+from service.checkpoints import Manifest
+from service.settings import Settings
+from service.streams import StreamNames
+from service.valkey import EmbeddedServer
+
+Publish = Callable[..., Manifest]
+
+ASK = {"request_id": "r1", "candidates": [{"id": "a"}, {"id": "b"}]}
+
+SERVED_ONCE = f"""
+import sys
+from fastapi.testclient import TestClient
+from service.scoring.app import create_app
+from service.settings import Settings
+settings = Settings.model_validate_json(sys.stdin.read())
+with TestClient(create_app(settings)) as client:
+    while client.get("/readyz").status_code != 200:
+        pass
+    assert client.post("/v1/rank", json={ASK}).status_code == 200
+print([name for name in ("torch", "onnxruntime") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(("engine", "imported"), [("onnx", "['onnxruntime']"), ("torch", "['torch']")])
+def test_each_engine_loads_its_own_library_and_no_other(
+    settings: Settings, redis_url: str, publish: Publish, engine: str, imported: str
+) -> None:
+    publish(settings.checkpoints)
+    mine = json.loads(settings.model_dump_json()) | {"redis_url": redis_url, "engine": engine}
+    run = subprocess.run(
+        [sys.executable, "-c", SERVED_ONCE], input=json.dumps(mine), capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == imported
+
+
+@contextmanager
+def agerank_serve(folder: Path, *options: str) -> Iterator[tuple["subprocess.Popen[str]", httpx.Client]]:
+    """The command as a user runs it, with a Redis of its own."""
+    (folder / "agerank.toml").write_text(f'data_dir = "{folder}"\nlog_format = "json"\n')
+    command = [sys.executable, "-m", "scripts.cli", "serve", "--config", str(folder / "agerank.toml"), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        (row,) = json.loads(process.stdout.readline())
+        with httpx.Client(base_url=row["url"], timeout=10.0) as client:
+            yield process, client
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_writes_what_it_owes_and_leaves(
+    tmp_path: Path, publish: Publish, until: Callable[..., None], stop: signal.Signals
+) -> None:
+    publish(tmp_path / "checkpoints" / "default")
+    with agerank_serve(tmp_path, "--port", "0", "--json") as (process, client):
+        until(lambda: client.get("/readyz").status_code == 200)
+        assert client.post("/v1/rank", json=ASK).status_code == 200
+        process.send_signal(stop)
+        _, lines = process.communicate(timeout=20)
+    assert process.returncode == 0, lines
+    assert [json.loads(line)["event"] for line in lines.splitlines()] == ["the log is reachable", "version swapped in"]
+    # The server that it had started is gone, too; its log is not.
+    with EmbeddedServer(tmp_path / "redis") as server, redis.Redis.from_url(server.url) as log:
+        (entry,) = log.xrange(StreamNames("agerank", 1).served("r1"))
+        assert events.decode_served(entry[1][b"e"]).item_ids
+
+
+def test_a_taken_port_is_said_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "scripts.cli", "serve", "--port", port]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"cannot listen on 127.0.0.1 port {port}: Address already in use")
+    assert run.stderr.count("\n") == 1
+
+
+def test_wrong_settings_are_said_and_not_traced(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "scripts.cli", "serve", "--config", str(tmp_path / "nowhere.toml")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 2
+    assert "does not exist" in run.stderr
+    assert "Traceback" not in run.stderr

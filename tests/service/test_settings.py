@@ -1,0 +1,104 @@
+"""One file, overruled by the environment, overruled by arguments; and every fault said in words."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import STRATEGIES, Settings, SettingsError, read
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No agerank.toml of whoever runs the tests; and what `read` puts into the environment goes with the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGERANK_CONFIG", "")
+
+
+def test_everything_has_a_default() -> None:
+    settings = read()
+    assert settings == Settings()
+    assert settings.strategies == STRATEGIES
+    assert settings.checkpoints == Path("agerank-data/checkpoints/default")
+
+
+def test_the_file_then_the_environment_then_the_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('lane = "news"\nport = 1\nhost = "0.0.0.0"\ntraffic = { greedy = 0.5, age_ts = 0.5 }\n')
+    monkeypatch.setenv("AGERANK_PORT", "2")
+    monkeypatch.setenv("AGERANK_HOST", "::1")
+    settings = read(file, host="127.0.0.1", port=None)
+    assert (settings.lane, settings.port, settings.host) == ("news", 2, "127.0.0.1")
+    assert settings.traffic == {"greedy": 0.5, "age_ts": 0.5}
+
+
+def test_agerank_toml_of_the_folder_is_read_unless_another_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AGERANK_CONFIG")
+    (tmp_path / "agerank.toml").write_text("seed = 4")
+    assert read().seed == 4
+    (tmp_path / "other.toml").write_text("seed = 5")
+    monkeypatch.setenv("AGERANK_CONFIG", "other.toml")
+    assert read().seed == 5
+
+
+def test_structured_values_come_from_the_environment_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGERANK_TRAFFIC", '{"random": 1.0}')
+    monkeypatch.setenv("AGERANK_HIDDEN", "[8, 4, 2]")
+    settings = read()
+    assert (settings.traffic, settings.hidden) == ({"random": 1.0}, (8, 4, 2))
+
+
+def test_a_named_file_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.toml does not exist"):
+        read(Path("nowhere.toml"))
+
+
+def test_a_file_that_is_not_toml_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("port: 3")
+    with pytest.raises(SettingsError, match="not TOML"):
+        read(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("prot = 8080", "prot"),
+        ("port = 70000", "port"),
+        ('lane = "../other"', "lane"),
+        ("swap_poll_s = 0", "swap_poll_s"),
+        ("traffic = { greedy = 0.5 }", "sum to 0.5"),
+        ("traffic = { greedy = 1.5, age_ts = -0.5 }", "traffic.greedy"),
+        ('default_strategy = "bandit"', "bandit"),
+        ("traffic = { bandit = 1.0 }", "bandit"),
+        ('engine = "tensorflow"', "engine"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "wrong.toml").write_text(text)
+    with pytest.raises(SettingsError, match=said):
+        read(tmp_path / "wrong.toml")
+
+
+def test_every_fault_gets_its_line(tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text("port = -1\nbatch_size = 0\n")
+    with pytest.raises(SettingsError) as caught:
+        read(tmp_path / "wrong.toml")
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["port", "batch_size"]
+
+
+def test_a_strategy_of_one_s_own_can_be_the_default() -> None:
+    mine = {"mine": {"method": "age", "uncertainty": "ucb"}}
+    assert read(strategies=mine, default_strategy="mine").default_strategy == "mine"
+
+
+def test_the_password_of_redis_is_in_no_text() -> None:
+    settings = read(redis_url="redis://:hunter2@localhost/0")
+    assert "hunter2" not in f"{settings} {settings!r} {settings.model_dump_json()}"
+    assert settings.redis_url.get_secret_value().startswith("redis://:hunter2@")
+
+
+def test_they_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        read().port = 1
