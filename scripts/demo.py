@@ -84,23 +84,24 @@ def demo(
     end, on Ctrl-C too, and without --dir the folder goes with them.
     """
     console = Console(stderr=as_json, highlight=False)
+    told: list[int] = []  # signals
     try:
         with _folder(directory) as folder:
-            seen = asyncio.run(_run(console, folder, seconds=seconds, rate=rate, seed=seed))
+            seen = asyncio.run(_run(console, folder, told, seconds=seconds, rate=rate, seed=seed))
     except (DemoError, ServiceError) as error:
         console.print(f"The demo failed: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except asyncio.CancelledError:
         console.print("Stopped.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(128 + told[0]) from None
     for failure, count in seen.failures.most_common():
         console.print(f"failed {count} times: {failure}", style="red", markup=False, soft_wrap=True)
     print(msgspec.json.encode(seen.report()).decode())
     raise typer.Exit(1 if seen.failed else 0)
 
 
-async def _run(console: Console, folder: Path, *, seconds: float, rate: float, seed: int) -> Seen:
-    _cancel_on_signals()
+async def _run(console: Console, folder: Path, told: list[int], *, seconds: float, rate: float, seed: int) -> Seen:
+    _cancel_on_signals(told)
     root = folder / "data" / "checkpoints" / "default"
     seen = Seen(lambda after, version: _clicks_learned(root, after, version))
     # A world in a hurry: items live for minutes, and tastes are strong enough to be seen in one.
@@ -150,11 +151,11 @@ async def _service(console: Console, folder: Path) -> AsyncIterator[tuple[str, S
         console.print(f"trainer   http://127.0.0.1:{trainer_port}/metrics", soft_wrap=True)
         console.print(f"log       {server.url}  (embedded Valkey)", soft_wrap=True)
         console.print("Waiting for the trainer's first version and for the scorer to load it ...")
-        children = []
+        children, variables = [], environment(folder, config)
         for command in ("train", "serve"):
             child = Child(command, log=folder / f"{command}.log")
             stack.push_async_callback(child.stop)
-            children.append(await child.start(environment(config)))
+            children.append(await child.start(variables))
         yield url, children
 
 
@@ -217,11 +218,14 @@ def _folder(chosen: Path | None) -> Iterator[Path]:
     yield chosen.resolve()
 
 
-def _cancel_on_signals() -> None:
-    """The first signal cancels the running task, so that everything is cleaned up; more of them change nothing."""
+def _cancel_on_signals(told: list[int]) -> None:
+    """The first signal cancels the running task, so that everything is cleaned up; more of them change nothing.
+
+    Args:
+        told: where they are noted.
+    """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
-    told: list[int] = []
 
     def stop(number: int) -> None:
         if not told:

@@ -55,10 +55,18 @@ class Child:
                 return
 
 
-def environment(config: Path) -> dict[str, str]:
-    """Ours without its AGERANK_ variables: the demo's settings are in its file alone."""
+def environment(folder: Path, config: Path) -> dict[str, str]:
+    """Ours, but with the settings in the file alone, and with nothing written outside the folder."""
+    temporary = folder / "tmp"
+    temporary.mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AGERANK_")}
-    return kept | {"AGERANK_CONFIG": str(config), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    return kept | {
+        "AGERANK_CONFIG": str(config),
+        "TMPDIR": str(temporary),  # torch leaves caches there
+        "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime would keep a database of it in the home folder
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def free_port(preferred: int) -> int:
