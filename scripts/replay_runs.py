@@ -22,9 +22,9 @@ from models.networks.click import ClickNetwork, NetworkConfig
 from models.registry import Strategy
 from models.spec import FeatureSpec
 
-#: Small, because a policy keeps few visits to learn from; the rate is that of [2] in models.evaluation.replay.
+#: Ours: small and fast to learn, since a policy keeps only one visit of |A|.
 NETWORK = NetworkConfig(hidden=(64, 32))
-LEARNING_RATE = 0.01
+LEARNING_RATE = 0.003
 
 FOLLOW_EVERY = 1_000  # visits
 REDRAW_EVERY_S = 0.2

@@ -29,7 +29,7 @@ from models.policy import Policy
 from models.registry import Strategy
 from models.slate import tie_break
 from models.spec import FeatureSpec
-from models.types import Array, Batch
+from models.types import Array, Batch, Noise
 
 _BLOCK = 128  # visits scored at a time: the masks of UCB for a whole partition would fill the memory
 _REMEMBERED = 4096  # users
@@ -138,15 +138,24 @@ class _Driver:
         number = np.arange(self._asked, self._asked + len(block), dtype=np.uint64)
         self._asked += len(block)
         rows = self._catalogue.candidates(block)
-        seed = combine(self._seed, number)[rows.event]  # (B,)
-        item_hash = self._catalogue.hash[rows.item]
-        noise = draw(self._policy.noise, request_seed=seed, version=self._learner.step, item_hash=item_hash)
+        seed = combine(self._seed, number)  # (E,)
+        noise = self._noise(seed, rows)
         scores = self._policy.scores(rows.batch, noise, lambda_, self._catalogue.impressions[rows.item])
-        tie = tie_break(item_hash, seed)
+        tie = tie_break(self._catalogue.hash[rows.item], seed[rows.event])
         # Sorted by visit first, so the best row of a visit stands where its first row stood.
         start = np.searchsorted(rows.event, np.arange(len(block)))
         best, greedy = (np.lexsort((tie, -value, rows.event))[start] for value in (scores.score, scores.p_click))
         return best - start, int(np.count_nonzero(best != greedy))
+
+    def _noise(self, seed: Array, rows: "_Rows") -> Noise:
+        """Of every row, but hashed once a visit where its candidates share it: else that would be most of the work."""
+        noise: dict[str, Array] = {}
+        for one in self._policy.noise:
+            row_seed = seed[rows.event] if one.scope == "candidate" else seed
+            item_hash = self._catalogue.hash[rows.item]
+            drawn = draw([one], request_seed=row_seed, version=self._learner.step, item_hash=item_hash)[one.name]
+            noise[one.name] = drawn[:, rows.event] if one.scope == "request" else drawn
+        return noise
 
 
 class _Rows(NamedTuple):

@@ -8,10 +8,13 @@ import pytest
 from models.evaluation.r6b import Event
 from models.evaluation.replay import Protocol, Result, replay
 from models.evaluation.simulator import R6bWorld
-from models.features import encode
+from models.features import encode, item_hashes
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
+from models.noise import combine, draw
+from models.policy import Policy
 from models.registry import build
+from models.slate import choose
 from models.spec import FeatureSpec, Field
 from models.types import Batch
 
@@ -159,12 +162,24 @@ def greedy_display(events: Iterable[Event], model: Learner) -> list[Event]:
     return shown
 
 
-def test_greedy_picks_in_each_visit_what_its_model_likes_best(short_log: list[Event]) -> None:
-    """Visits of several users and pools are scored at once: none may see another's rows."""
-    events = greedy_display(short_log[::10], learner())
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_pick_of_a_visit_is_what_the_scorer_would_show(name: str, short_log: list[Event]) -> None:
+    """Visits of many users and pools are scored at once: none may see another's rows, noise or ties."""
+    options = {option: value for option, value in STRATEGIES[name].items() if option != "budget"}
+    strategy, model = build(name, {"method": name, **options}), learner()
+    policy = Policy(model.network, model.params, strategy)
+    events = []
+    for number, event in enumerate(short_log[::10]):
+        ids, user = event.candidates, {"features": list(event.features)}
+        batch, item_hash = encode(SPEC, ids, [None] * len(ids), user=user), item_hashes(ids)
+        seed = combine(np.zeros(1, dtype=np.uint64), np.uint64(number))
+        noise = draw(policy.noise, request_seed=seed, version=0, item_hash=item_hash)
+        scores = policy.scores(batch, noise, strategy.lambda_, np.zeros(len(ids)))
+        slate = choose(scores, item_hash=item_hash, seed=int(seed[0]), top_k=1)
+        events.append(event._replace(displayed=int(slate.order[0])))
     assert len({len(event.candidates) for event in events}) > 1
     assert len({event.features for event in events}) > 30
-    result = run(events, "greedy", warm_up=0, update_every=300)
+    result = replay(events, strategy=strategy, learner=model, seed=0, protocol=Protocol(warm_up=0, update_every=300))
     assert result.matched == result.events == 300
 
 
