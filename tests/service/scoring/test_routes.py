@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from pydantic import SecretStr
 
 from service import events
 from service.checkpoints import Manifest
@@ -295,6 +296,17 @@ def test_who_leaves_early_is_no_fault_of_ours(
             until(lambda: metric(client, "agerank_requests_in_flight") == 2.0)
         until(lambda: metric(client, 'agerank_requests_total{route="/v1/rank",status="499"}') == 1.0)
         assert metric(client, "agerank_requests_in_flight") == 1.0
+
+
+def test_without_redis_it_starts_and_ranks(
+    settings: Settings, publish: Publish, serving: Serving, until: Until
+) -> None:
+    publish(settings.checkpoints)
+    alone = settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0"), "shutdown_grace_s": 0.1})
+    with serving(alone, ready=False) as client:
+        until(lambda: client.get("/readyz").json().get("degraded") == ["log_unavailable"])
+        answer = client.post("/v1/rank", json=ASK)
+        assert (answer.status_code, answer.json()["warnings"]) == (200, ["log_unavailable"])
 
 
 def test_redis_comes_and_goes_and_comes_back(
