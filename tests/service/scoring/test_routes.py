@@ -250,8 +250,8 @@ def test_more_than_fits_is_refused_unread(settings: Settings, publish: Publish, 
             assert metric(client, 'agerank_shed_total{reason="overloaded"}') == 1.0
             assert client.post("/v1/events", json={"events": [CLICK]}).status_code == 202  # a limit of its own
             assert client.get("/livez").status_code == 200
+            assert metric(client, 'agerank_requests_total{route="/v1/rank",status="503"}') == 1.0
         until(lambda: client.post("/v1/rank", json=ASK).status_code == 200)
-        assert metric(client, 'agerank_requests_total{route="/v1/rank",status="503"}') == 1.0
 
 
 def test_a_burst_is_shed_and_not_queued(settings: Settings, publish: Publish, serving: Serving) -> None:
