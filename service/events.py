@@ -32,7 +32,7 @@ class Served(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """
 
     request_id: str
-    time_ms: int  # scorer's clock, Unix
+    time_ms: Annotated[int, Meta(ge=0, le=2**63 - 1)]  # scorer's clock, Unix
     lane: str
     strategy: str
     version: int  # of the model that scored
@@ -76,6 +76,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     item_id: Id
     time: Annotated[datetime, Meta(tz=True)] | None = None  # when it happened, RFC 3339 with a zone
     value: float | None = None  # reserved for graded feedback; carried, not learned from
+
+    def __post_init__(self) -> None:
+        if self.time is not None:
+            try:
+                self.time.astimezone(UTC)  # which is how it is written, here and in the trainer's state
+            except OverflowError:
+                raise ValueError("time lies outside of the years 1 to 9999 UTC") from None
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):

@@ -191,6 +191,19 @@ def test_what_the_decoder_itself_stumbles_over(decode, payload: bytes) -> None:
         decode(payload)
 
 
+@pytest.mark.parametrize("time_ms", [-1, 2**63])
+def test_a_time_that_no_array_holds_is_refused(time_ms: int) -> None:
+    with pytest.raises(EventError, match="unreadable_entry"):
+        decode_served(encode(a_served(time_ms=time_ms)))
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_a_time_that_could_not_be_written_again_is_refused(time: str) -> None:
+    payload = f'{{"id":"e","type":"click","request_id":"r","item_id":"a","time":"{time}"}}'
+    with pytest.raises(EventError, match="unreadable_entry"):
+        decode_event(payload.encode())
+
+
 @pytest.mark.parametrize(
     "changes",
     [
