@@ -33,7 +33,7 @@ class Budget:
         """One slate: how many of its slots exploration changed, and at which lambda."""
         self._changed += changed
         self._slots += slots
-        self._log_lambda += slots * math.log(max(lambda_used, LOWEST))
+        self._log_lambda += slots * math.log(min(max(lambda_used, LOWEST), HIGHEST))
         if self._slots >= WINDOW:
             error = min(max(1.0 - self._changed / self._slots / self.target, -1.0), 1.0)
             log_lambda = self._log_lambda / self._slots + GAIN * error

@@ -17,7 +17,8 @@ from models.types import Array, Batch
 
 Features = Mapping[str, Any]
 
-_NUMBER_LIMIT = 10.0  # ours: a standardised number beyond it is an outlier or a wrong unit
+#: Of a row, either way. Ours: a standardised number beyond it is an outlier or a wrong unit.
+LARGEST_WEIGHT = 10.0
 
 
 class FeatureError(ValueError):
@@ -170,7 +171,7 @@ def _numeric(column: Column, value: object) -> Bag:
     if not math.isfinite(number):
         raise _RefusedError("feature_not_finite", "expected a finite number")
     scaled = (number - column.field.mean) / column.field.std
-    return [1], [min(max(scaled, -_NUMBER_LIMIT), _NUMBER_LIMIT)]
+    return [1], [min(max(scaled, -LARGEST_WEIGHT), LARGEST_WEIGHT)]
 
 
 _READERS = {"categorical": _categorical, "multi_hot": _multi_hot, "numeric": _numeric}

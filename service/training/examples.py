@@ -6,13 +6,12 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from models.features import LARGEST_WEIGHT
 from models.spec import FeatureSpec, Layout
 from models.types import Array, Batch
 from service.errors import EventError
 from service.events import Served
 from service.training.join import Closed
-
-_BYTES = 4  # of an int32 and of a float32
 
 
 class Example(msgspec.Struct, array_like=True, frozen=True):
@@ -69,7 +68,7 @@ class Inspector:
             text = f"served under feature spec {served.spec_hash}, this trainer has {self._hash}"
             raise EventError("spec_mismatch", text)
         if not (_fit(*served.context(), self._context) and _fit(*served.items(), self._item)):
-            raise EventError("unreadable_entry", "rows that the tables do not have, or weights that are not finite")
+            raise EventError("unreadable_entry", "rows that the tables do not have, or weights that no encoder gives")
         if not all(0.0 <= one <= 1.0 for one in (*served.p_click, *served.score)):
             raise EventError("unreadable_entry", "p_click and score must lie in [0, 1]")
         if not 0.0 <= served.lambda_ < math.inf:
@@ -86,4 +85,4 @@ def _fit(index: Array, weight: Array, rows: Array) -> bool:
     """Whether (R, K) row numbers and weights suit a layout."""
     if index.shape[1:] != rows.shape or weight.shape != index.shape:
         return False
-    return bool(((index >= 0) & (index < rows)).all() and np.isfinite(weight).all())
+    return bool(((index >= 0) & (index < rows)).all() and (np.abs(weight) <= LARGEST_WEIGHT).all())

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import structlog
 from prometheus_client import Counter
 
@@ -70,13 +71,23 @@ class Publisher:
         return manifest
 
     def publish(self, progress: Progress, *, now_ms: int) -> Manifest:
-        """Writes the trainer's state as a version, and makes that the current one. Raises OSError.
+        """Writes the trainer's state as a version, and makes that the current one.
 
         Args:
             progress: since the version before.
             now_ms: Unix time.
+
+        Raises:
+            CheckpointError: not_finite. The versions before it are better than one that no scorer takes.
+            OSError: it cannot be written.
         """
         trainer, network = self._trainer, self._trainer.learner.network
+        weights = trainer.weights()
+        for name, array in weights.items():
+            if not np.isfinite(array).all():
+                raise CheckpointError(
+                    "not_finite", f"{name} holds NaN or infinity; a restart goes on from the last version"
+                )
         every = math.ceil(len(progress.click_times_ms) / _CLICK_TIMES) or 1
         manifest = Manifest(
             lane=trainer.lane,
@@ -94,7 +105,7 @@ class Publisher:
         manifest = checkpoints.save(
             self._root,
             manifest,
-            weights=trainer.weights(),
+            weights=weights,
             state=trainer.state(),
             golden=golden(trainer),
             graphs=self._graphs,

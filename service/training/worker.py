@@ -17,6 +17,7 @@ from models.metrics import log_loss
 from service.appends import append_batch
 from service.checkpoints import Manifest
 from service.connections import check_server
+from service.errors import CheckpointError
 from service.events import Announcement, DeadLetter, encode
 from service.streams import START, Entry, LogReader, StreamNames
 from service.telemetry import TrainerMetrics
@@ -118,6 +119,7 @@ class Worker:
         outcome = self._trainer.feed(entries)
         self._set_aside(outcome.dead_letters)
         self._total.add(outcome)
+        self._total.click_times_ms.clear()  # of use to a version alone, and a worker may run for years
         self._unpublished.add(outcome)
         count(self._metrics, self._trainer, entries, outcome)
         if self._observe:
@@ -131,7 +133,7 @@ class Worker:
         try:
             with self._metrics.publish_seconds.time():
                 manifest = self._publisher.publish(self._unpublished, now_ms=self._now_ms())
-        except OSError as error:
+        except (OSError, CheckpointError) as error:
             self._metrics.publishes.labels("failed").inc()
             _log.error("version not published", version=self._trainer.learner.step, error=str(error))
             return

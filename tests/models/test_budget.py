@@ -43,6 +43,13 @@ def test_lambda_stays_in_bounds_when_the_target_cannot_be_met():
     assert always.lambda_ == LOWEST
 
 
+@pytest.mark.parametrize("lambda_used", [0.0, 5e-324, 1.7e308])
+def test_whatever_lambda_a_record_claims_it_goes_on(lambda_used):
+    budget = Budget(0.05, 10.0)
+    budget.observe(0, WINDOW, lambda_used)
+    assert LOWEST <= budget.lambda_ <= HIGHEST
+
+
 def test_state_round_trip_continues_alike():
     one = Budget(0.1, 5.0)
     rng = np.random.default_rng(2)

@@ -203,6 +203,27 @@ def test_another_network_or_spec_is_an_error_that_says_so(world, publish, publis
     assert caught.value.code == "spec_mismatch"
 
 
+def test_a_damaged_current_stops_no_new_version(world, publish, published, tmp_path: Path) -> None:
+    (tmp_path / "current.json").write_text("{")
+    trainer = world.trainer()
+    publisher = publish(trainer)
+    trainer.learner.step = 10**6
+    assert publisher.publish(Progress(), now_ms=9).version == checkpoints.current(tmp_path) == 10**6
+
+
+def test_weights_that_are_not_finite_displace_nothing(world, publish, published, tmp_path: Path) -> None:
+    trainer, versions = world.trainer(), published[1]
+    publisher = publish(trainer)
+    publisher.start(now_ms=9)
+    trainer.learner.params["mlp.0.weight"].data[0, 0] = np.nan
+    trainer.learner.step += 1
+    with pytest.raises(CheckpointError) as caught:
+        publisher.publish(Progress(), now_ms=10)
+    assert caught.value.code == "not_finite"
+    assert checkpoints.versions(tmp_path) == versions
+    assert checkpoints.current(tmp_path) == versions[-1]
+
+
 def test_a_lane_has_one_trainer(tmp_path: Path) -> None:
     root = tmp_path / "lane"
     with lock(root), pytest.raises(CheckpointError) as caught, lock(root):

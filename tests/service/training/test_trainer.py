@@ -197,6 +197,8 @@ def broken(world) -> dict[str, tuple[object, str]]:
         "row beyond the table": (changed(item_index=far.tobytes()), "unreadable_entry"),
         "negative row": (changed(item_index=negative.tobytes()), "unreadable_entry"),
         "weight not a number": (changed(item_weight=infinite.tobytes()), "unreadable_entry"),
+        "weight that overflows": (changed(item_weight=np.full(8, 3e38, np.float32).tobytes()), "unreadable_entry"),
+        "time that overflows": (changed(time_ms=2**63), "unreadable_entry"),
         "p_click above 1": (changed(p_click=[0.5, 1.5]), "unreadable_entry"),
         "score not a number": (changed(score=[0.5, math.nan]), "unreadable_entry"),
         "infinite lambda": (changed(lambda_=math.inf), "unreadable_entry"),
@@ -225,6 +227,14 @@ def test_what_cannot_be_used_is_set_aside_and_stops_nothing(world, bits) -> None
 def test_no_bytes_stop_the_trainer(world, payload: bytes, kind: str, prefix: bytes) -> None:
     outcome = world.trainer().feed([world.entry(prefix + payload, 1, kind)])
     assert len(outcome.dead_letters) <= 1
+
+
+def test_feedback_of_any_time_can_be_saved(world) -> None:
+    trainer = world.trainer()
+    for number, time in enumerate(["0001-01-01T00:00:00+23:59", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59"]):
+        event = f'{{"id":"e{number}","type":"click","request_id":"r","item_id":"a","time":"{time}"}}'
+        trainer.feed([world.entry(event.encode(), 1 + number, "feedback")])
+        world.trainer().restore(manifest_of(trainer), trainer.weights(), trainer.state())
 
 
 def test_feedback_on_nothing_is_set_aside_with_its_own_entry(world) -> None:

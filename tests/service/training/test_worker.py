@@ -96,6 +96,23 @@ def test_a_burst_reads_the_log_to_its_end_and_publishes(world, running: Running,
     assert {letter.code for letter in letters} == {"unreadable_entry", "unknown_request"}
 
 
+def test_the_sums_of_a_run_keep_nothing_that_grows(world, running: Running, names: StreamNames) -> None:
+    append_batch(running.client, world.batch(world.traffic(200), names))
+    progress = running.burst()
+    assert progress.clicks > 0
+    assert progress.click_times_ms == []
+
+
+def test_weights_that_are_not_finite_are_not_published_and_said(world, running: Running, names: StreamNames) -> None:
+    running.worker.run(burst=True)
+    running.trainer.learner.params["mlp.0.weight"].data.fill_(float("nan"))
+    append_batch(running.client, world.batch(world.traffic(200), names))
+    with pytest.raises(OSError, match="could not be written"):
+        running.burst()
+    assert running.sample("agerank_publishes_total", result="failed") == 1
+    assert checkpoints.versions(running.root) == [0]
+
+
 def test_what_it_did_can_be_seen(world, running: Running, names: StreamNames) -> None:
     logged = world.traffic(200)
     append_batch(running.client, world.batch(logged, names))
