@@ -1,5 +1,6 @@
 """Methods by name, and a strategy: a method with its options, its lambda and how its choices are logged."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, cast
@@ -92,7 +93,7 @@ def build(name: str, options: Mapping[str, Any]) -> Strategy:
     """
     given = dict(options)
     method = given.pop("method", name)
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"strategy {name!r}: unknown method {method!r}; known are {', '.join(sorted(METHODS))}")
     lambda_ = given.pop("lambda", None)
     budget = given.pop("budget", None)
@@ -103,10 +104,12 @@ def build(name: str, options: Mapping[str, Any]) -> Strategy:
     if unknown:
         known = sorted([*own, "lambda", "budget", "propensity_samples"])
         raise ValueError(f"strategy {name!r}: unknown options {sorted(unknown)}; {method} has {known}")
-    if budget is not None and not 0.0 < budget < 1.0:
-        raise ValueError(f"strategy {name!r}: budget must lie in (0, 1), got {budget}")
-    if lambda_ is not None and lambda_ < 0.0:
-        raise ValueError(f"strategy {name!r}: lambda must not be negative, got {lambda_}")
+    if budget is not None and not (isinstance(budget, int | float) and 0.0 < budget < 1.0):
+        raise ValueError(f"strategy {name!r}: budget must lie in (0, 1), got {budget!r}")
+    if lambda_ is not None and not (isinstance(lambda_, int | float) and 0.0 <= lambda_ < math.inf):
+        raise ValueError(f"strategy {name!r}: lambda must be finite and not negative, got {lambda_!r}")
+    if not isinstance(samples, int) or samples < 0:
+        raise ValueError(f"strategy {name!r}: propensity_samples must be a whole number from 0 on, got {samples!r}")
     try:
         exploration: Exploration = msgspec.convert(given, kind)
     except (msgspec.ValidationError, ValueError) as error:
@@ -118,5 +121,5 @@ def build(name: str, options: Mapping[str, Any]) -> Strategy:
         options=given,
         lambda_=INITIAL_LAMBDA if lambda_ is None else float(lambda_),
         budget=budget,
-        propensity_samples=int(samples),
+        propensity_samples=samples,
     )

@@ -34,7 +34,8 @@ def choose(
         top_k: L = min(top_k, B).
         bid: (B,) float: orders by score x bid, expected revenue.
         uniform_share: the probability with which the method orders uniformly at random and else greedily; gives the
-            closed form of the propensity. None where the method is of another kind.
+            closed form of the propensity, unless bids differ: they weight the random order, too. None where the method
+            is of another kind.
     """
     tie = tie_break(item_hash, seed)
     factor = 1.0 if bid is None else bid
@@ -45,7 +46,7 @@ def choose(
     greedy = np.empty(count, dtype=np.int64)
     greedy[greedy_order] = np.arange(count)
     propensity = None
-    if uniform_share:
+    if uniform_share and (bid is None or (bid == bid[0]).all()):
         # P(shown) = share * L / B + (1 - share) * [greedy shows it]
         propensity = uniform_share * shown / count + (1.0 - uniform_share) * (greedy[order] < shown)
     return Slate(order=order, greedy=greedy, explored=order != greedy_order[:shown], propensity=propensity)

@@ -14,6 +14,7 @@ weight 1, a multi-hot value several rows, a number one row weighted by the numbe
 value and is learned like any other.
 """
 
+import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -80,8 +81,8 @@ class Field:
             raise SpecError(f"{where}: kind must be one of {', '.join(_KINDS)}, not {self.kind!r}")
         if self.kind != "numeric" and self.buckets < 1:
             raise SpecError(f"{where}: a {self.kind} field needs buckets >= 1")
-        if self.width < 1 or self.max_values < 1 or self.std <= 0:
-            raise SpecError(f"{where}: width and max_values must be at least 1 and std above 0")
+        if self.width < 1 or self.max_values < 1 or not (0.0 < self.std < math.inf and math.isfinite(self.mean)):
+            raise SpecError(f"{where}: width and max_values must be at least 1, mean and std finite, and std above 0")
         if self.pooling not in ("mean", "sum"):
             raise SpecError(f"{where}: pooling must be mean or sum, not {self.pooling!r}")
         if self.source not in ("features", "id") or (self.source == "id" and self.side == "context"):

@@ -74,7 +74,7 @@ class Slate(NamedTuple):
     order: Array  # (L,) int64, candidates by descending score
     greedy: Array  # (B,) int64, each candidate's 0-based rank by p_click (times bid)
     explored: Array  # (L,) bool: the slot holds another candidate than greedy would have put there
-    propensity: Array | None  # (L,) float64 in (0, 1], or None for a deterministic method
+    propensity: Array | None  # (L,) float64 in (0, 1], or None where it has no closed form
 
 
 Noise = Mapping[str, Array]  # NoiseInput.name -> (S, R, U) float32

@@ -67,5 +67,13 @@ def test_propensity_equals_the_observed_frequency(share, top_k):
     np.testing.assert_allclose(claimed, shown / runs, atol=5 * np.sqrt(0.25 / runs))
 
 
+def test_bids_that_differ_leave_a_random_order_without_a_closed_form():
+    p, bid = np.array([0.1, 0.1, 0.1, 0.1]), np.array([1.0, 1.0, 1.0, 50.0])
+    found = slate(p, [0.9, 0.7, 0.5, 0.3], top_k=1, bid=bid, uniform_share=1.0)
+    assert found.order.tolist() == [3]  # as in nearly every draw, not in one of four
+    assert found.propensity is None
+    assert slate(p, p, top_k=1, bid=np.full(4, 2.0), uniform_share=1.0).propensity.tolist() == [0.25]
+
+
 def test_a_deterministic_method_has_no_propensity():
     assert slate([0.1, 0.2], [0.1, 0.2]).propensity is None

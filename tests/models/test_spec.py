@@ -25,6 +25,8 @@ def field(**changes):
         (field(width=0), "width"),
         (field(width="wide"), "width"),
         (field(kind="numeric", std=0), "std"),
+        (field(kind="numeric", std=float("nan")), "finite"),
+        (field(kind="numeric", mean=float("inf")), "finite"),
         (field(pooling="max"), "pooling"),
         (field(side="context", source="id"), "source"),
         (field() + field(), "twice"),
