@@ -120,8 +120,7 @@ def current(root: Path) -> int | None:
 
 def versions(root: Path) -> list[int]:
     """All versions on disk, oldest first. Nothing about them is verified."""
-    folder = root / "versions"
-    return sorted(int(one.name) for one in folder.iterdir() if one.name.isdigit()) if folder.is_dir() else []
+    return sorted(int(one.name) for one in (root / "versions").glob("[0-9]" * 12))
 
 
 def load_manifest(root: Path, version: int) -> Manifest:
@@ -215,7 +214,7 @@ def _digest(manifest: Manifest) -> str:
 
 
 def _install(root: Path, folder: Path) -> None:
-    """Moves a finished folder to its place. The version it replaces, if any, is one that did not verify."""
+    """Moves a finished folder to its place. The version it replaces, if any, did not verify or has other strategies."""
     place = root / "versions" / folder.name
     place.parent.mkdir(exist_ok=True)
     if place.exists():
@@ -227,8 +226,12 @@ def _install(root: Path, folder: Path) -> None:
 
 def _prune(root: Path, newest: int, keep: int) -> None:
     """Deletes the oldest versions; each leaves its name first, so that no half version is ever seen under it."""
+    try:
+        served = current(root)
+    except CheckpointError:  # it is damaged, and written anew in a moment
+        served = None
     for version in [one for one in versions(root) if one <= newest][:-keep]:
-        if version != current(root):
+        if version != served:
             (root / "incoming").mkdir(exist_ok=True)
             _folder(root, version).rename(root / "incoming" / "pruned")
             shutil.rmtree(root / "incoming")

@@ -16,8 +16,13 @@ OLDEST_SERVER = (6, 2)
 SOCKET_TIMEOUT_S = 5.0
 LONGEST_BLOCK_MS = 2_000  # a blocking read must end well before its socket times out
 
-# Whatever the URL says: replies are read in the shapes of protocol 2, and blocking reads count on the timeout.
-_OPTIONS = {"protocol": 2, "socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": SOCKET_TIMEOUT_S}
+# Whatever the URL says: replies are bytes in the shapes of protocol 2, and blocking reads count on the timeout.
+_OPTIONS = {
+    "protocol": 2,
+    "decode_responses": False,
+    "socket_timeout": SOCKET_TIMEOUT_S,
+    "socket_connect_timeout": SOCKET_TIMEOUT_S,
+}
 
 
 def connect(url: str, *, name: str) -> redis.Redis:
@@ -28,14 +33,15 @@ def connect(url: str, *, name: str) -> redis.Redis:
         name: shown by CLIENT LIST.
     """
     options: dict[str, Any] = redis.connection.parse_url(url) | _OPTIONS  # type: ignore[no-untyped-call]
-    return redis.Redis.from_pool(redis.ConnectionPool(client_name=name, retry=Retry(NoBackoff(), 0), **options))
+    options |= {"client_name": name, "retry": Retry(NoBackoff(), 0)}
+    return redis.Redis.from_pool(redis.ConnectionPool(**options))
 
 
 def connect_async(url: str, *, name: str) -> redis.asyncio.Redis:
     """The same for asyncio."""
     options: dict[str, Any] = dict(redis.asyncio.connection.parse_url(url)) | _OPTIONS
-    pool = redis.asyncio.ConnectionPool(client_name=name, retry=AsyncRetry(NoBackoff(), 0), **options)
-    return redis.asyncio.Redis.from_pool(pool)
+    options |= {"client_name": name, "retry": AsyncRetry(NoBackoff(), 0)}
+    return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**options))
 
 
 def check_server(client: redis.Redis) -> str | None:

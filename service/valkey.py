@@ -51,7 +51,7 @@ class EmbeddedServer:
             fcntl.flock(rendezvous, fcntl.LOCK_EX)  # released when the file closes
             rendezvous.seek(0)
             found = rendezvous.read()
-            self.port = int(found) if found.isdigit() else 0
+            self.port = int(found) if found.isdigit() and int(found) < 2**16 else 0
             try:
                 if not self._answers():
                     self._launch(rendezvous)

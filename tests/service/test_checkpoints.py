@@ -132,6 +132,14 @@ def test_the_oldest_versions_go_but_never_the_current_one(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["current.json", "versions"]
 
 
+def test_a_copy_made_by_hand_is_no_version(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    for name in ("1", "000000000001.bak", "²²²²²²²²²²²²"):
+        shutil.copytree(folder(tmp_path, 1), tmp_path / "versions" / name)
+    save(tmp_path, 2, keep=1)
+    assert checkpoints.versions(tmp_path) == [2]
+
+
 def test_a_new_version_stays_beside_corrupt_ones_with_higher_numbers(tmp_path: Path) -> None:
     checkpoints.set_current(tmp_path, save(tmp_path, 1, keep=1))
     save(tmp_path, 9, keep=1)  # then found corrupt, so that training goes on from 1

@@ -12,7 +12,9 @@ from service.streams import StreamNames, entries_of
 from service.valkey import EmbeddedServer
 
 
-@pytest.mark.parametrize("query", ["", "?protocol=3", "?protocol=2", "?socket_timeout=0.001"])
+@pytest.mark.parametrize(
+    "query", ["", "?protocol=3", "?socket_timeout=0.001", "?decode_responses=True", "?client_name=mine"]
+)
 def test_replies_have_one_shape_whatever_the_url_says(redis_url: str, names: StreamNames, query: str) -> None:
     with connect(redis_url + query, name="test") as client:
         assert entries_of(client.xread({names.models: "0-0"})) == {}

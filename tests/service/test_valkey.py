@@ -103,7 +103,7 @@ def test_a_port_that_was_taken_meanwhile_is_given_up(tmp_path: Path) -> None:
             assert (tmp_path / "port").read_text() == str(server.port)
 
 
-@pytest.mark.parametrize("found", ["", "not a port", "-1"])
+@pytest.mark.parametrize("found", ["", "not a port", "-1", "99999"])
 def test_a_spoilt_rendezvous_is_no_obstacle(tmp_path: Path, found: str) -> None:
     (tmp_path / "port").write_text(found)
     with EmbeddedServer(tmp_path) as server:
