@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import SettingsError as PydanticSettingsError
+from redis.connection import parse_url
 
 #: The strategies that exist unless the configuration names its own. Epsilon and budgets are ours.
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -22,8 +24,9 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 
 Positive = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]  # of folders, files and labels
 
 
 class SettingsError(ValueError):
@@ -36,10 +39,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="AGERANK_", extra="forbid", frozen=True)
 
     # What both processes share
-    lane: str = Field("default", pattern=r"^[a-z0-9_-]{1,64}$")
+    lane: Name = "default"
     data_dir: Path = Path("agerank-data")
     features: Path = Path("features.toml")
-    strategies: dict[str, dict[str, Any]] = Field(default_factory=lambda: dict(STRATEGIES))
+    strategies: dict[Name, dict[str, Any]] = Field(default_factory=lambda: dict(STRATEGIES))
     redis_url: SecretStr | None = None
     redis_prefix: str = "agerank"
     partitions: Positive = 1
@@ -71,14 +74,26 @@ class Settings(BaseSettings):
     gate_hidden: Positive = 32
     dropout: float = Field(0.01, ge=0, lt=1)
     initial_ctr: float = Field(0.05, gt=0, lt=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
     batch_size: Positive = 256
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     attribution_window_s: Seconds = 600.0
     impressions: Literal["served", "events"] = "served"
     max_pending: Positive = 1_000_000
     publish_interval_s: Seconds = 60.0
     keep_versions: Positive = 5
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url_can_be_read(cls, url: SecretStr | None) -> SecretStr | None:
+        try:
+            if url:
+                parse_url(url.get_secret_value())  # type: ignore[no-untyped-call]
+        except ValueError:  # whose text may hold a part of the password
+            raise ValueError(
+                "expected redis://, rediss:// or unix://, with / ? # @ : of a password as %2F %3F %23 %40 %3A"
+            ) from None
+        return url
 
     @field_validator("traffic")
     @classmethod
@@ -131,8 +146,10 @@ def read(config: Path | None = None, **given: Any) -> Settings:
         raise SettingsError(f"the settings file {named} does not exist")
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"the settings file is not TOML: {error}") from None
+    except PydanticSettingsError as error:
+        raise SettingsError(f"{error}: tables and lists are given as JSON") from None
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, one['loc'])) or 'settings'}: {one['msg']}" for one in error.errors()]
         raise SettingsError("\n".join(faults)) from None

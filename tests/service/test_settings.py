@@ -55,6 +55,24 @@ def test_a_named_file_that_is_not_there_is_an_error() -> None:
         read(Path("nowhere.toml"))
 
 
+def test_that_is_so_for_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGERANK_CONFIG", "nowhere.toml")
+    with pytest.raises(SettingsError, match=r"nowhere\.toml does not exist"):
+        read()
+
+
+def test_a_variable_that_is_not_json_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGERANK_TRAFFIC", "greedy=1")
+    with pytest.raises(SettingsError, match="traffic"):
+        read()
+
+
+def test_a_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_bytes(b'lane = "\xff"')
+    with pytest.raises(SettingsError, match="not TOML"):
+        read(tmp_path / "bad.toml")
+
+
 def test_a_file_that_is_not_toml_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("port: 3")
     with pytest.raises(SettingsError, match="not TOML"):
@@ -73,6 +91,12 @@ def test_a_file_that_is_not_toml_is_an_error(tmp_path: Path) -> None:
         ('default_strategy = "bandit"', "bandit"),
         ("traffic = { bandit = 1.0 }", "bandit"),
         ('engine = "tensorflow"', "engine"),
+        ('strategies = { "../up" = { method = "greedy" } }', "strategies"),
+        ('strategies = { "" = { method = "greedy" } }', "strategies"),
+        ("seed = 9223372036854775808", "seed"),
+        ("attribution_window_s = inf", "attribution_window_s"),
+        ("learning_rate = inf", "learning_rate"),
+        ('redis_url = "localhost:6379"', "redis_url"),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path: Path, text: str, said: str) -> None:
@@ -97,6 +121,13 @@ def test_the_password_of_redis_is_in_no_text() -> None:
     settings = read(redis_url="redis://:hunter2@localhost/0")
     assert "hunter2" not in f"{settings} {settings!r} {settings.model_dump_json()}"
     assert settings.redis_url.get_secret_value().startswith("redis://:hunter2@")
+
+
+@pytest.mark.parametrize("url", ["redis://:hunt/er2@localhost/0", "redis://:hunt#er2@localhost/0", "hunter2@localhost"])
+def test_nor_is_it_in_the_text_about_a_wrong_url(url: str) -> None:
+    with pytest.raises(SettingsError, match="redis_url") as caught:
+        read(redis_url=url)
+    assert "hunt" not in str(caught.value)
 
 
 def test_they_do_not_change() -> None:
