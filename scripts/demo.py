@@ -105,7 +105,7 @@ async def _run(console: Console, folder: Path, told: list[int], *, seconds: floa
     root = folder / "data" / "checkpoints" / "default"
     seen = Seen(lambda after, version: _clicks_learned(root, after, version))
     # A world in a hurry: items live for minutes, and tastes are strong enough to be seen in one.
-    world = R6bWorld(seed=seed, users=400, lifetime_s=150.0, ctr=0.05, quality_sd=0.6, affinity_sd=0.4)
+    world = R6bWorld(seed=seed, users=2_000, lifetime_s=150.0, ctr=0.05, quality_sd=0.6, affinity_sd=0.4)
     async with _service(console, folder) as (url, children):
         limits = httpx.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
         async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, limits=limits, trust_env=False) as client:

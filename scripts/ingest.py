@@ -163,10 +163,10 @@ def _in_order(impressions: Iterator[Logged], skipped: Skipped, *, after_ms: int)
     now_ms, last_ms = round(time.time() * 1000), 0
     for one in impressions:
         if not last_ms and one.time_ms <= after_ms:
+            begins, ends = (f"{from_millis(ms):%Y-%m-%d %H:%M:%S} UTC" for ms in (one.time_ms, after_ms))
             raise LogError(
-                f"{one.where} is of {from_millis(one.time_ms)}, but the streams have had entries up to"
-                f" {from_millis(after_ms)}, and take only newer ones. Ingest before the first request, or anew:"
-                " with another data_dir, or under another redis_prefix and lane"
+                f"{one.where} is of {begins}, but the streams have had entries up to {ends} and take only newer ones."
+                " Ingest before the first request, or anew: into another data_dir, or another redis_prefix and lane"
             )
         if one.time_ms < last_ms:
             skipped.add("time_goes_back", one.where, "sort the file by time")

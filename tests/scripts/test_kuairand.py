@@ -1,13 +1,19 @@
 """KuaiRand: three parquet files become impressions with the features that the spec names."""
 
+import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from typer.testing import CliRunner
 
+from models.metrics import auc, log_loss
 from models.spec import FeatureSpec
+from scripts.cli import app
 from scripts.history import LogError, Skipped
 from scripts.kuairand import read_kuairand
 
@@ -126,3 +132,64 @@ def test_the_spec_fits_the_real_files() -> None:
     assert first.time_ms == 1650812741436
     assert len(first.user) == 25
     assert first.context == {"tab": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="the data lies beside the checkout, where it does")
+def test_the_model_beats_the_odds_of_items_and_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole log takes minutes (docs/ingest.md); its first four days tell as much."""
+    table = parquet.read_table(DATA / "kuairand_impressions.parquet").slice(0, 57_000)
+    parquet.write_table(table, tmp_path / "impressions.parquet")
+    files = [tmp_path / "impressions.parquet", *(DATA / f"kuairand_{name}.parquet" for name in ("users", "videos"))]
+    settings = {
+        "DATA_DIR": str(tmp_path / "data"),
+        "HIDDEN": "[64, 32, 16]",
+        "LEARNING_RATE": "0.003",
+        "INITIAL_CTR": "0.4",
+        "STRATEGIES": '{"greedy": {"method": "greedy"}}',
+        "DEFAULT_STRATEGY": "greedy",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"AGERANK_{name}", value)
+    options = [
+        "--format",
+        "kuairand",
+        "--spec",
+        str(SPECS / "kuairand.toml"),
+        "--evaluate-from",
+        "2022-04-28",
+        "--json",
+    ]
+    result = CliRunner().invoke(app, ["ingest", *options, *map(str, files)])
+    assert result.exit_code == 0, result.stderr
+    report = {row["window"]: row for row in json.loads(result.stdout)}
+    distinct = list(dict.fromkeys(zip(*(table[name].to_pylist() for name in table.column_names), strict=True)))
+    place = [table.column_names.index(name) for name in ("time_ms", "user_id", "video_id", "is_click")]
+    p, label = odds([tuple(row[one] for one in place) for row in distinct], since_ms=1_651_104_000_000)
+    model = report["from 2022-04-28"]
+    assert len(p) - 500 < model["examples"] < len(p), "all but what still waits for its window or a full batch"
+    assert model["auc"] > auc(p, label) + 0.01
+    assert model["log_loss"] < log_loss(p, label)
+    assert 0.95 < model["pcoc"] < 1.05
+
+
+def odds(impressions: list[tuple[int, int, int, int]], *, since_ms: int) -> tuple[np.ndarray, np.ndarray]:
+    """Running log odds of item and user, each smoothed by 5 impressions at the running CTR, added up."""
+    counts = {
+        "item": defaultdict(lambda: [0, 0]),
+        "user": defaultdict(lambda: [0, 0]),
+        "all": defaultdict(lambda: [1, 2]),
+    }
+    p, label = [], []
+    for time_ms, user, item, click in impressions:
+        seen = counts["item"][item], counts["user"][user], counts["all"][0]
+        mean = seen[2][0] / seen[2][1]
+        item_odds, user_odds = ((clicks + 5 * mean) / (shown - clicks + 5 * (1 - mean)) for clicks, shown in seen[:2])
+        ratio = item_odds * user_odds * (1 - mean) / mean
+        if time_ms >= since_ms:
+            p.append(ratio / (1 + ratio))
+            label.append(click)
+        for one in seen:
+            one[0] += click
+            one[1] += 1
+    return np.array(p), np.array(label)
