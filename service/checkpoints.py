@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from models.types import Array, NoiseInput
+from service import durable
 from service.errors import CheckpointError
 
 FORMAT = 1
@@ -87,14 +88,15 @@ def save(
     contents = {name: safetensors.save(dict(one)) for name, one in arrays.items()}
     contents |= {f"graphs/{manifest.strategies[name].graph}": graph for name, graph in graphs.items()}
     for name, content in contents.items():
-        _write(folder / name, content)
+        durable.write(folder / name, content)
     files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     manifest = msgspec.structs.replace(manifest, files=files)
     manifest = msgspec.structs.replace(manifest, digest=_digest(manifest))
-    _write(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
-    _sync(folder / "graphs")
-    _sync(folder)
-    _install(root, folder)
+    durable.write(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
+    durable.sync(folder / "graphs")
+    durable.sync(folder)
+    durable.install(folder, _folder(root, manifest.version))
+    shutil.rmtree(root / "incoming")
     _prune(root, manifest.version, keep)
     return manifest
 
@@ -102,10 +104,7 @@ def save(
 def set_current(root: Path, manifest: Manifest) -> None:
     """Makes a saved version the one to serve."""
     content = {name: getattr(manifest, name) for name in ("version", "data_timestamp_ms", "created_at_ms")}
-    draft = root / "current.json.draft"
-    _write(draft, msgspec.json.encode(content))
-    draft.replace(root / "current.json")
-    _sync(root)
+    durable.overwrite(root / "current.json", msgspec.json.encode(content))
 
 
 def current(root: Path) -> int | None:
@@ -116,6 +115,11 @@ def current(root: Path) -> int | None:
         return None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
         raise CheckpointError("unreadable_current", f"{root / 'current.json'}: {error}") from None
+
+
+def recover(root: Path) -> None:
+    """Puts in order what a death in `save` left. To be called before the first `save` of a process."""
+    durable.recover(root / "versions")
 
 
 def versions(root: Path) -> list[int]:
@@ -213,41 +217,12 @@ def _digest(manifest: Manifest) -> str:
     return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(manifest, digest=""))).hexdigest()
 
 
-def _install(root: Path, folder: Path) -> None:
-    """Moves a finished folder to its place. The version it replaces, if any, did not verify or has other strategies."""
-    place = root / "versions" / folder.name
-    place.parent.mkdir(exist_ok=True)
-    if place.exists():
-        place.rename(root / "incoming" / "replaced")
-    folder.rename(place)
-    _sync(place.parent)
-    shutil.rmtree(root / "incoming")
-
-
 def _prune(root: Path, newest: int, keep: int) -> None:
-    """Deletes the oldest versions; each leaves its name first, so that no half version is ever seen under it."""
+    """Deletes the oldest versions."""
     try:
         served = current(root)
     except CheckpointError:  # it is damaged, and written anew in a moment
         served = None
     for version in [one for one in versions(root) if one <= newest][:-keep]:
         if version != served:
-            (root / "incoming").mkdir(exist_ok=True)
-            _folder(root, version).rename(root / "incoming" / "pruned")
-            shutil.rmtree(root / "incoming")
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Makes names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            durable.discard(_folder(root, version), aside=root / "incoming")

@@ -63,6 +63,7 @@ class Publisher:
         Raises:
             CheckpointError: spec_mismatch, network_mismatch, no_usable_version.
         """
+        checkpoints.recover(self._root)
         manifest = self._resume()
         if manifest is None or not self._offers_the_same(manifest):
             return self.publish(Progress(), now_ms=now_ms)

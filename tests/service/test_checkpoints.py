@@ -5,13 +5,14 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 import numpy as np
 import pytest
 
 from models.types import NoiseInput
-from service import checkpoints
+from service import checkpoints, durable
 from service.checkpoints import Manifest, ServedStrategy
 from service.errors import CheckpointError
 
@@ -24,6 +25,7 @@ WEIGHTS = {
 STATE = {"trainer": np.frombuffer(b"anything", dtype=np.uint8), "empty": np.zeros((0, 2), dtype=np.float32)}
 GOLDEN = {"age/in/lambda": np.array(10.0, dtype=np.float32), "age/out/score": np.array([0.1, 0.2], dtype=np.float32)}
 GRAPHS = {"age": b"age graph", "greedy": b"greedy graph"}
+OTHER_GRAPHS = {"age": b"age graph", "greedy": b"another greedy graph"}
 FILES = ["weights.safetensors", "state.safetensors", "golden.safetensors", "graphs/age.onnx", "graphs/greedy.onnx"]
 
 
@@ -56,9 +58,16 @@ def manifest(version: int) -> Manifest:
     )
 
 
-def save(root: Path, version: int, *, keep: int = 5, weights: dict[str, np.ndarray] = WEIGHTS) -> Manifest:
+def save(
+    root: Path,
+    version: int,
+    *,
+    keep: int = 5,
+    weights: dict[str, np.ndarray] = WEIGHTS,
+    graphs: dict[str, bytes] = GRAPHS,
+) -> Manifest:
     return checkpoints.save(
-        root, manifest(version), weights=weights, state=STATE, golden=GOLDEN, graphs=GRAPHS, keep=keep
+        root, manifest(version), weights=weights, state=STATE, golden=GOLDEN, graphs=graphs, keep=keep
     )
 
 
@@ -273,13 +282,23 @@ def test_a_file_that_hashes_well_but_is_no_safetensors_is_refused(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("place", "count"), [("_write", 0), ("_write", 3), ("_write", 5), ("_install", 0), ("_prune", 0), ("_write", 6)]
+    ("place", "count"),
+    [
+        ((durable, "write"), 0),
+        ((durable, "write"), 3),
+        ((durable, "write"), 5),
+        ((durable, "install"), 0),
+        ((checkpoints, "_prune"), 0),
+        ((durable, "overwrite"), 0),
+    ],
 )
-def test_a_process_killed_while_it_saves_leaves_no_half_version(tmp_path: Path, place: str, count: int) -> None:
+def test_a_process_killed_while_it_saves_leaves_no_half_version(
+    tmp_path: Path, place: tuple[ModuleType, str], count: int
+) -> None:
     checkpoints.set_current(tmp_path, save(tmp_path, 1))
     child = os.fork()
     if child == 0:
-        die_in(place, count)
+        die_in(*place, count)
         checkpoints.set_current(tmp_path, save(tmp_path, 2, keep=1))
         os._exit(0)  # never reached
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
@@ -292,9 +311,26 @@ def test_a_process_killed_while_it_saves_leaves_no_half_version(tmp_path: Path, 
     assert not (tmp_path / "incoming").exists()
 
 
-def die_in(place: str, count: int) -> None:
-    """Makes this process kill itself at the call of a function of `checkpoints`, after `count` calls went well."""
-    real = getattr(checkpoints, place)
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_version_written_anew_is_the_old_or_the_new_wherever_the_process_dies(tmp_path: Path, count: int) -> None:
+    save(tmp_path, 1)
+    child = os.fork()
+    if child == 0:
+        die_in(Path, "rename", count)  # the two renames of a replacement, and after them
+        save(tmp_path, 1, graphs=OTHER_GRAPHS)
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    checkpoints.recover(tmp_path)
+    assert checkpoints.versions(tmp_path) == [1]
+    load(tmp_path, 1)
+    found = checkpoints.load_graph(tmp_path, checkpoints.load_manifest(tmp_path, 1), "greedy")
+    assert (found == OTHER_GRAPHS["greedy"]) == (count == 2)
+    assert [one.name for one in (tmp_path / "versions").iterdir()] == ["000000000001"]
+
+
+def die_in(owner: ModuleType | type, place: str, count: int) -> None:
+    """Makes this process kill itself at the call of a function, after `count` calls went well."""
+    real = getattr(owner, place)
     calls = iter(range(count))
 
     def fatal(*args: object) -> object:
@@ -302,7 +338,7 @@ def die_in(place: str, count: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*args)
 
-    setattr(checkpoints, place, fatal)
+    setattr(owner, place, fatal)
 
 
 def flip(content: bytes, place: int, *, bit: int) -> bytes:
