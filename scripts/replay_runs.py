@@ -94,8 +94,10 @@ def _run_parallel(work: Sequence[Work], processes: int, show: Follow) -> list[Ou
                 show(sum(shares))
                 for future in done:
                     future.result()  # a failed run is known at once, not when all have ended
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException:
+            for worker in multiprocessing.active_children():  # else Ctrl-C would wait for what has begun
+                worker.terminate()
+            raise
     return [future.result() for future in futures]
 
 
