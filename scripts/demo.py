@@ -40,7 +40,7 @@ trainer_port = {trainer_port}
 
 hidden = [64, 32, 16]
 initial_ctr = 0.07
-learning_rate = 0.003
+learning_rate = 0.002
 batch_size = 32
 attribution_window_s = 1.5
 publish_interval_s = 2.0
