@@ -11,6 +11,7 @@ from models.types import Array, Batch, Scores
 from service import checkpoints
 from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, Manifest
 from service.errors import CheckpointError
+from service.events import from_millis
 from service.scoring import engines
 from service.scoring.engines import Engine
 from service.scoring.ranking import Loaded
@@ -62,6 +63,11 @@ def load(
 def _check(manifest: Manifest, lane: str, strategies: Collection[str]) -> FeatureSpec:
     if manifest.lane != lane:
         raise CheckpointError("wrong_lane", f"the version is of lane {manifest.lane}, this scorer serves {lane}")
+    try:
+        for time_ms in (manifest.created_at_ms, manifest.data_timestamp_ms):
+            from_millis(time_ms)
+    except (ValueError, OverflowError):  # every answer tells them, and none could: who writes to the log can date so
+        raise CheckpointError("unreadable_manifest", "its times lie outside of the years 1 to 9999") from None
     missing = sorted(set(strategies) - set(manifest.strategies))
     if missing:
         raise CheckpointError("missing_strategy", f"configured here, unknown to the version: {', '.join(missing)}")

@@ -2,6 +2,7 @@
 
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -68,7 +69,7 @@ def response(error: ServiceError, instance: str, headers: dict[str, str] | None 
         status=error.status,
         detail=error.detail,
         code=error.code,
-        instance=instance,
+        instance=quote(instance),  # a URI, while a path comes decoded
         errors=faults,
     )
     headers = dict(headers or {})
@@ -86,12 +87,12 @@ def install(app: FastAPI) -> None:
 
 
 async def _on_service_error(request: Request, error: Any) -> Response:
-    return response(error, request.url.path)
+    return response(error, request.scope["path"])
 
 
 async def _on_http_exception(request: Request, error: Any) -> Response:
     """What the router says: 404 or 405."""
-    path = request.url.path
+    path = request.scope["path"]
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "")
         refusal = MethodNotAllowed("method_not_allowed", f"{path} knows {allowed}, not {request.method}")

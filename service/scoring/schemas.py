@@ -48,7 +48,7 @@ class RankRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     candidates: Annotated[list[Candidate], Meta(min_length=1)]
     top_k: Annotated[int, Meta(ge=1)] | None = None
     strategy: str | None = None
-    explain: bool = False
+    explain: bool | None = None
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
 
 

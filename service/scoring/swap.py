@@ -102,6 +102,7 @@ class Swapper:
         metrics.model_data_timestamp.labels(lane).set(manifest.data_timestamp_ms / 1e3)
         for name, strategy in manifest.strategies.items():
             metrics.lambda_.labels(lane, name).set(strategy.lambda_)
-        if before is not None:  # a scorer that has just started serves old clicks late, but not for the first time
+        # Neither a scorer that has just started nor one that goes back serves these clicks for the first time.
+        if before is not None and before.manifest.version < manifest.version:
             for click_ms in manifest.click_times_ms:
                 metrics.click_to_serving.labels(lane).observe(now_s - click_ms / 1e3)

@@ -81,6 +81,8 @@ def no_graph(parts: Parts) -> None:
 
 SPOILED = [
     ("wrong_lane", manifest_with(lane="other")),
+    ("unreadable_manifest", manifest_with(data_timestamp_ms=253_402_300_800_000)),  # the year 10,000
+    ("unreadable_manifest", manifest_with(created_at_ms=2**63)),
     ("missing_strategy", without_strategy),
     ("spec_mismatch", manifest_with(spec_hash="0" * 16)),
     ("spec_mismatch", manifest_with(spec="[[fields]]\nname = 3")),

@@ -94,6 +94,7 @@ WRONG: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/v1/rank/", ASK, 404, "not_found"),
     ("GET", "/nowhere", None, 404, "not_found"),
     ("GET", "/v2/models/other", None, 404, "not_found"),
+    ("GET", "/v2/models/m%C3%BCll%20%25", None, 404, "not_found"),
 ]  # fmt: skip
 
 

@@ -21,7 +21,14 @@ def decode(body: bytes | dict[str, Any]) -> schemas.RankRequest:
 def test_only_candidates_are_needed() -> None:
     request = decode(b'{"candidates": [{"id": "a"}]}')
     assert request.candidates[0].id == "a"
-    assert (request.user.id, request.top_k, request.strategy, request.seed, request.explain) == (None,) * 4 + (False,)
+    assert (request.user.id, request.top_k, request.strategy, request.seed, request.explain) == (None,) * 5
+
+
+def test_what_may_be_left_out_may_be_null() -> None:
+    optional = dict.fromkeys(["request_id", "top_k", "strategy", "explain", "seed"])
+    given = {"candidates": [{"id": "a", "features": None, "bid": None}], "context": {"features": None}, **optional}
+    left_out = {"candidates": [{"id": "a"}]}
+    assert decode(given | {"user": {"id": None, "features": None}}) == decode(left_out)
 
 
 def test_everything_that_may_be_said() -> None:

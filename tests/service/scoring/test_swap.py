@@ -178,6 +178,11 @@ async def test_click_to_serving_counts_the_clicks_that_a_swap_brought(
     await bench.swapper.check()
     assert bench.value("agerank_click_to_serving_seconds_count") == 2
     assert bench.value("agerank_click_to_serving_seconds_sum") == pytest.approx(8.0, abs=2.0)
+    for version in (2, 1):  # named anew, and a step back
+        checkpoints.set_current(settings.checkpoints, checkpoints.load_manifest(settings.checkpoints, version))
+        await bench.swapper.check()
+        assert bench.version == version
+    assert bench.value("agerank_click_to_serving_seconds_count") == 2
 
 
 async def test_an_announcement_wakes_it_before_the_poll(
