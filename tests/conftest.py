@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported anywhe
 from collections.abc import Iterator
 from uuid import uuid4
 
+import hypothesis
 import numpy as np
 import pytest
 import redis
@@ -17,6 +18,10 @@ from service.connections import connect
 from service.streams import StreamNames
 from service.telemetry import ArrayHistogram, ScorerMetrics, TrainerMetrics
 from service.valkey import EmbeddedServer
+
+# No test asserts a time: on a busy machine an example may take as long as it likes.
+hypothesis.settings.register_profile("agerank", deadline=None)
+hypothesis.settings.load_profile("agerank")
 
 
 @pytest.fixture(autouse=True)

@@ -68,7 +68,7 @@ def histories(draw: st.DrawFn) -> list[list[tuple[int, int, int]]]:
     return [ranked[start:end] for start, end in zip([0, *cuts], [*cuts, len(ranked)], strict=True)]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(histories(), st.integers(1, 7), st.integers(1, 7))
 def test_the_order_does_not_depend_on_chunks_or_restarts(
     client: redis.Redis, history: list[list[tuple[int, int, int]]], count: int, other_count: int
