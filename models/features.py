@@ -192,5 +192,14 @@ def _bucket(column: Column, value: object) -> int:
 
 def _kind(value: object) -> str:
     """A JSON type's name, for a person."""
-    names = {"dict": "an object", "list": "a list", "str": "a string", "bool": "a boolean", "float": "a fraction"}
-    return names.get(type(value).__name__, type(value).__name__)
+    return _KINDS.get(type(value).__name__, type(value).__name__)
+
+
+_KINDS = {
+    "NoneType": "null",
+    "bool": "a boolean",
+    "dict": "an object",
+    "float": "a fraction",
+    "list": "a list",
+    "str": "a string",
+}

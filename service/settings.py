@@ -24,7 +24,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 
 Positive = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=1e8, allow_inf_nan=False)]  # three years: Redis must hold them in ms
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]  # of folders, files and labels
 

@@ -95,6 +95,7 @@ def test_a_file_that_is_not_toml_is_an_error(tmp_path: Path) -> None:
         ('strategies = { "" = { method = "greedy" } }', "strategies"),
         ("seed = 9223372036854775808", "seed"),
         ("attribution_window_s = inf", "attribution_window_s"),
+        ("attribution_window_s = 1e300", "attribution_window_s"),
         ("learning_rate = inf", "learning_rate"),
         ('redis_url = "localhost:6379"', "redis_url"),
     ],
