@@ -1,4 +1,4 @@
-"""What every test starts from: one thread, and no AGERANK_ variable of the person who runs it."""
+"""What every test starts from: one thread, one width of terminal, and nobody's AGERANK_ variables."""
 
 import os
 
@@ -26,6 +26,7 @@ hypothesis.settings.load_profile("agerank")
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "240")  # so that no message is broken within a path
     for name in [name for name in os.environ if name.startswith("AGERANK_")]:
         monkeypatch.delenv(name)
 

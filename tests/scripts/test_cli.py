@@ -13,7 +13,7 @@ from scripts.cli import COMMANDS, app
 def run_without(modules: list[str], *args: str) -> subprocess.CompletedProcess[str]:
     """`agerank ARGS` in a fresh interpreter where `modules` cannot be imported."""
     code = f"import sys; sys.modules.update(dict.fromkeys({modules}))\nfrom scripts.cli import app\napp({list(args)})"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
 
 def test_help_lists_every_command_without_importing_any() -> None:

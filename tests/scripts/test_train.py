@@ -42,7 +42,7 @@ def test_a_burst_on_an_empty_log_leaves_version_0_and_no_server(tmp_path: Path) 
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "AGERANK_TRAINER_PORT": "0"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert run.returncode == 0, run.stderr
     row = {"examples": 0, "steps": 0, "version": 0, "log_loss": None, "pcoc": None}

@@ -27,7 +27,7 @@ except ValueError:
 
 
 def run(form: str) -> str:
-    done = subprocess.run([sys.executable, "-c", FAULT.format(form=form)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", FAULT.format(form=form)], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     return done.stderr
 

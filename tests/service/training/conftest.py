@@ -213,7 +213,7 @@ def wait_until() -> Callable[[Callable[[], object], str], None]:
     """Polls with a deadline."""
 
     def wait(true: Callable[[], object], what: str) -> None:
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + 120.0
         while not true():
             assert time.monotonic() < deadline, f"in vain: {what}"
             time.sleep(0.02)
