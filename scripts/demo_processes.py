@@ -63,7 +63,6 @@ def environment(folder: Path, config: Path) -> dict[str, str]:
     return kept | {
         "AGERANK_CONFIG": str(config),
         "TMPDIR": str(temporary),  # torch leaves caches there
-        "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime would keep a database of it in the home folder
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
     }

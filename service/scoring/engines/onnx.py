@@ -1,11 +1,15 @@
 """The onnxruntime engine. Parameters are graph inputs, so a version with the same graphs reuses the sessions."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+# Before the import: onnxruntime would write a device id below the home folder and send what it runs to its makers.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 from models.types import Array, Batch, Noise, Scores
