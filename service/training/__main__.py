@@ -32,13 +32,8 @@ from service.training.worker import Worker
 _log = structlog.get_logger()
 
 
-def train(
-    settings: Settings, *, burst: bool = False, observe: Callable[[Outcome], None] | None = None
-) -> tuple[Progress, int]:
+def train(settings: Settings, *, burst: bool = False) -> tuple[Progress, int]:
     """Runs the trainer until SIGTERM or SIGINT, or with `burst` until the log is read to its end.
-
-    Args:
-        observe: is shown the outcome of every feed.
 
     Returns:
         What this run learned, and the version that it reached.
@@ -64,7 +59,7 @@ def train(
         _log.info(
             "training", lane=settings.lane, checkpoints=str(settings.checkpoints), metrics_port=server.server_port
         )
-        worker = create_worker(settings, trainer, spec, client=client, metrics=metrics, stop=stop, observe=observe)
+        worker = create_worker(settings, trainer, spec, client=client, metrics=metrics, stop=stop)
         return worker.run(burst=burst), trainer.learner.step
 
 
@@ -111,7 +106,11 @@ def create_worker(
     stop: threading.Event,
     observe: Callable[[Outcome], None] | None = None,
 ) -> Worker:
-    """What drives a trainer from `create_trainer`. Whoever runs it holds the lock of the lane's folder."""
+    """What drives a trainer from `create_trainer`. Whoever runs it holds the lock of the lane's folder.
+
+    Args:
+        observe: is shown the outcome of every feed.
+    """
     torch.set_num_threads(settings.threads)
     graphs = {name: export(trainer.learner.network, one) for name, one in trainer.strategies.items()}
     publisher = Publisher(
