@@ -14,10 +14,7 @@ from torch import Tensor, nn
 
 from models.networks.click import ClickNetwork
 from models.registry import Strategy
-from models.types import Batch, Scores
-
-#: Prefix of the graph inputs that are parameters.
-PARAM = "param."
+from models.types import PARAM, Batch, Scores
 
 
 class _Graph(nn.Module):

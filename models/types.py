@@ -20,6 +20,9 @@ from typing import Any, Generic, Literal, NamedTuple
 from numpy.typing import NDArray
 from typing_extensions import TypeVar
 
+#: Prefix of the ranking graphs' inputs that are parameters.
+PARAM = "param."
+
 Array = NDArray[Any]
 #: Batch and Scores hold numpy arrays; in the torch half they are Batch[Tensor] and Scores[Tensor].
 A = TypeVar("A", default=Array)

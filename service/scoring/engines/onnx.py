@@ -12,10 +12,9 @@ import numpy as np
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
-from models.types import Array, Batch, Noise, Scores
+from models.types import PARAM, Array, Batch, Noise, Scores
 from service.errors import CheckpointError
 
-_PARAM = "param."
 _OUTPUTS = list(Scores._fields)
 
 
@@ -42,7 +41,7 @@ class OnnxEngine:
         """See `service.scoring.engines.load`."""
         known = previous._sessions if isinstance(previous, OnnxEngine) else {}
         # A value wraps its array without a copy; all strategies share it.
-        values = {_PARAM + name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
+        values = {PARAM + name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
         sessions: dict[str, Any] = {}
         rankings = {}
         for strategy, graph in graphs.items():
@@ -51,7 +50,7 @@ class OnnxEngine:
             sessions[key] = session
             params = {}
             for one in session.get_inputs():
-                if one.name.startswith(_PARAM):
+                if one.name.startswith(PARAM):
                     value = values.get(one.name)
                     if value is None or value.shape() != one.shape:
                         found = "nothing" if value is None else str(value.shape())
