@@ -1,14 +1,51 @@
 """Engines turn a batch into scores. One interface; onnxruntime by default, torch on request; equal within 1e-5."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Literal, Protocol
 
-from models.types import Array, Batch, Noise, Scores
+import numpy as np
+
+from models.noise import draw
+from models.types import Array, Batch, Noise, NoiseInput, Scores
 from service.checkpoints import Manifest
+
+
+class SeededNoise(Mapping[str, Array]):
+    """One request's noise: the arrays to who reads them, and what they are drawn from to who draws them elsewhere.
+
+    Args:
+        inputs: the strategy's.
+        request_seed: uint64.
+        version: of the model.
+        item_hash: (B,) uint64.
+    """
+
+    def __init__(self, inputs: Sequence[NoiseInput], *, request_seed: int, version: int, item_hash: Array) -> None:
+        self.inputs, self.request_seed, self.version, self.item_hash = inputs, request_seed, version, item_hash
+
+    @cached_property
+    def _arrays(self) -> Noise:
+        seed = np.array([self.request_seed], dtype=np.uint64)
+        return draw(self.inputs, request_seed=seed, version=self.version, item_hash=self.item_hash)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (one.name for one in self.inputs)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
 
 
 class Engine(Protocol):
     """One version's parameters and every strategy's ranking. Immutable: a swap makes another one."""
+
+    @property
+    def batches(self) -> bool:
+        """Whether requests that wait in `submit` at the same time are answered together."""
+        ...
 
     def scores(self, strategy: str, batch: Batch, noise: Noise, lambda_: float, impressions: Array) -> Scores:
         """Scores of one request.
@@ -19,6 +56,18 @@ class Engine(Protocol):
             noise: the strategy's NoiseInputs by name, (S, R, U) float32.
             lambda_: exploration strength.
             impressions: (B,) int64.
+        """
+        ...
+
+    async def submit(
+        self, strategy: str, batch: Batch, noise: SeededNoise, lambda_: float, impressions: Array
+    ) -> Scores:
+        """The same scores, computed together with those of other requests where the engine batches.
+
+        Cancelling it is how a request is given up: what was not begun by then is never computed.
+
+        Raises:
+            Unavailable: not_ready, while the scorer stops.
         """
         ...
 

@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from models.types import PARAM, Array, Batch, Noise, Scores
 from service.errors import CheckpointError
+from service.scoring.engines import SeededNoise
 
 _OUTPUTS = list(Scores._fields)
 
@@ -29,6 +30,8 @@ class _Ranking:
 
 class OnnxEngine:
     """See `service.scoring.engines.Engine`."""
+
+    batches = False
 
     def __init__(self, rankings: Mapping[str, _Ranking], sessions: Mapping[str, Any]) -> None:
         self._rankings = rankings
@@ -73,6 +76,11 @@ class OnnxEngine:
             feed[name] = ort.OrtValue.ortvalue_from_numpy(given[name])
         outputs = ranking.session.run_with_ort_values(_OUTPUTS, feed)
         return Scores(*(one.numpy() for one in outputs))
+
+    async def submit(
+        self, strategy: str, batch: Batch, noise: SeededNoise, lambda_: float, impressions: Array
+    ) -> Scores:
+        return self.scores(strategy, batch, noise, lambda_, impressions)
 
 
 def _session(strategy: str, graph: bytes, threads: int) -> Any:

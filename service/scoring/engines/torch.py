@@ -12,10 +12,13 @@ from models.spec import FeatureSpec
 from models.types import Array, Batch, Noise, Scores
 from service.checkpoints import Manifest
 from service.errors import CheckpointError
+from service.scoring.engines import SeededNoise
 
 
 class TorchEngine:
     """See `service.scoring.engines.Engine`."""
+
+    batches = False
 
     def __init__(self, policies: Mapping[str, Policy]) -> None:
         self._policies = policies
@@ -41,3 +44,8 @@ class TorchEngine:
 
     def scores(self, strategy: str, batch: Batch, noise: Noise, lambda_: float, impressions: Array) -> Scores:
         return self._policies[strategy].scores(batch, noise, lambda_, impressions)
+
+    async def submit(
+        self, strategy: str, batch: Batch, noise: SeededNoise, lambda_: float, impressions: Array
+    ) -> Scores:
+        return self.scores(strategy, batch, noise, lambda_, impressions)
