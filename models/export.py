@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.networks.click import ClickNetwork
 from models.registry import Strategy
-from models.types import PARAM, Batch, Scores
+from models.types import PARAM, Batch, Inputs, Scores
 
 
 class _Graph(nn.Module):
@@ -30,7 +30,7 @@ class _Graph(nn.Module):
         impressions, lambda_ = values[4], values[5]
         noise = dict(zip(self.noise, values[6 : 6 + len(self.noise)], strict=True))
         params = dict(zip(self.params, values[6 + len(self.noise) :], strict=True))
-        return self.strategy.exploration.scores(self.network, params, batch, noise, lambda_, impressions)
+        return self.strategy.exploration.scores(self.network, params, Inputs(batch, noise, lambda_, impressions))
 
 
 def export(network: ClickNetwork, strategy: Strategy) -> bytes:
@@ -41,7 +41,7 @@ def export(network: ClickNetwork, strategy: Strategy) -> bytes:
     does not use may be absent from its graph.
     """
     noise = strategy.exploration.noise(network)
-    params = {name: value.detach() for name, value in network.init(torch.Generator().manual_seed(0)).items()}
+    params = network.prepare(network.init(torch.Generator().manual_seed(0)))
     rows = 3  # any B that no other size equals by chance
     spec = network.spec
     inputs = {

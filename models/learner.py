@@ -36,8 +36,7 @@ class Learner:
     def predict(self, batch: Batch) -> Array:
         """Click probabilities (B,) float32, without dropout."""
         with torch.inference_mode():
-            h = self.network.embed(self.params, tensors(batch))
-            return torch.sigmoid(self.network.logit(self.params, h)).numpy()
+            return torch.sigmoid(self.network.logit(self.params, tensors(batch))).numpy()
 
     def learn(self, batch: Batch, label: Array) -> float:
         """One step on B examples (C = B rows of context), label (B,) in {0, 1}. Returns the click loss before it."""
@@ -54,6 +53,12 @@ class Learner:
     def weights(self) -> dict[str, Array]:
         """Copies of the parameters by name."""
         return {name: value.detach().numpy().copy() for name, value in self.params.items()}
+
+    def prepared(self) -> dict[str, Array]:
+        """`weights`, and what ranking derives from them (`ClickNetwork.prepare`)."""
+        weights = self.weights()
+        tensors = self.network.prepare({name: torch.from_numpy(value) for name, value in weights.items()})
+        return {name: value.numpy() for name, value in tensors.items()}
 
     def state(self) -> dict[str, Array]:
         """Copies of the optimiser's moments, named "adam.<moment>.<parameter>"; empty before the first step."""

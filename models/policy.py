@@ -1,6 +1,5 @@
 """Policy: a network, its parameters and a strategy, in torch. Offline evaluation and the torch engine rank with it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 
 from models.networks.click import ClickNetwork, Params, tensors
 from models.registry import Strategy
-from models.types import Array, Batch, NoiseInput, Scores
+from models.types import Array, Batch, Inputs, Noise, NoiseInput, Scores
 
 
 @dataclass(frozen=True)
@@ -24,16 +23,16 @@ class Policy:
         """The random inputs to draw for `scores`."""
         return self.strategy.exploration.noise(self.network)
 
-    def scores(self, batch: Batch, noise: Mapping[str, Array], lambda_: float, impressions: Array) -> Scores:
-        """numpy in, numpy out; shapes as in `models.registry.Exploration.scores`."""
+    def scores(self, batch: Batch, noise: Noise, lambda_: float, impressions: Array) -> Scores:
+        """numpy in, numpy out; shapes as in `models.types.Inputs`."""
         device = next(iter(self.params.values())).device
+        inputs = Inputs(
+            tensors(batch, device),
+            {name: torch.from_numpy(array).to(device) for name, array in noise.items()},
+            torch.tensor(lambda_, dtype=torch.float32, device=device),
+            torch.from_numpy(np.asarray(impressions, dtype=np.int64)).to(device),
+        )
         with torch.inference_mode():
-            scores = self.strategy.exploration.scores(
-                self.network,
-                self.params,
-                tensors(batch, device),
-                {name: torch.from_numpy(array).to(device) for name, array in noise.items()},
-                torch.tensor(lambda_, dtype=torch.float32, device=device),
-                torch.from_numpy(np.asarray(impressions, dtype=np.int64)).to(device),
-            )
+            params = self.network.prepare(self.params)  # here, because a learner may move the parameters
+            scores = self.strategy.exploration.scores(self.network, params, inputs)
         return Scores(*(one.numpy(force=True) for one in scores))

@@ -13,7 +13,7 @@ from models.exploration.epsilon_greedy import EpsilonGreedy
 from models.exploration.greedy import Greedy
 from models.exploration.random import Random
 from models.networks.click import ClickNetwork, Params
-from models.types import Batch, NoiseInput, Scores
+from models.types import Inputs, NoiseInput, Scores
 
 #: Where a budget starts looking for its lambda. Ours: the published 0.001 moves a score by 1e-5 of itself.
 INITIAL_LAMBDA = 10.0
@@ -30,23 +30,8 @@ class Exploration(Protocol):
         """The random inputs, in a fixed order."""
         ...
 
-    def scores(
-        self,
-        network: ClickNetwork,
-        params: Params,
-        batch: Batch[Tensor],
-        noise: Mapping[str, Tensor],
-        lambda_: Tensor,
-        impressions: Tensor,
-    ) -> Scores[Tensor]:
-        """Scores of B candidates.
-
-        Args:
-            batch: one request (C = 1) or rows of several (C = B).
-            noise: NoiseInput.name -> (S, R, U).
-            lambda_: () float32.
-            impressions: (B,) int64, how often each candidate was shown.
-        """
+    def scores(self, network: ClickNetwork, params: Params, inputs: Inputs[Tensor]) -> Scores[Tensor]:
+        """Scores of B candidates from prepared parameters (`ClickNetwork.prepare`)."""
         ...
 
 

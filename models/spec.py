@@ -118,8 +118,9 @@ class Layout(NamedTuple):
 def _layout(name: str, fields: Sequence[Field]) -> Layout:
     tables, start = [], 0
     for width in sorted({field.width for field in fields}):
-        # Single-slot fields first: their embedding is the gathered rows as they stand.
-        members = sorted((field for field in fields if field.width == width), key=lambda field: field.slots)
+        # Categorical fields first: their embedding is the gathered rows as they stand. Then the other single slots.
+        members = [field for field in fields if field.width == width]
+        members.sort(key=lambda field: (field.kind != "categorical", field.slots))
         columns, offset = [], 0
         for field in members:
             seed = xxhash.xxh3_64_intdigest(f"{field.side}.{field.name}".encode())

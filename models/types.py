@@ -34,13 +34,27 @@ class Batch(NamedTuple, Generic[A]):
     """Encoded rows: a bag of weighted table rows for each side. Made only by `models.features`."""
 
     context_index: A  # (C, Kc) int32, rows of the context tables
-    context_weight: A  # (C, Kc) float32, 0 where a slot is empty
+    context_weight: A  # (C, Kc) float32, 0 where a slot is empty; the 1 of a categorical slot is never read
     item_index: A  # (B, Ki) int32
     item_weight: A  # (B, Ki) float32
 
 
+class Inputs(NamedTuple, Generic[A]):
+    """What a ranking depends on besides the parameters."""
+
+    batch: Batch[A]  # one request (C = 1) or rows of several (C = B)
+    noise: Mapping[str, A]  # NoiseInput.name -> (S, R, U) float32
+    lambda_: A  # () float32, exploration strength; (B, 1) where rows of several versions or strategies meet
+    impressions: A  # (B,) int64, how often each candidate was shown
+    #: Work on every candidate, also behind a closed gate: no shape then depends on a value, as captured graphs want it.
+    static: bool = False
+
+
 class Scores(NamedTuple, Generic[A]):
-    """What an exploration method says about every candidate. All (B,) float32."""
+    """What an exploration method says about every candidate. All (B,) float32.
+
+    Behind a closed gate nothing is explored and nothing computed: uncertainty and gradient_norm are 0 there.
+    """
 
     p_click: A  # y' = f(h), in (0, 1)
     score: A  # y_final, orders the slate

@@ -11,15 +11,14 @@ References:
         projected steps, each 2.5 radius / T long.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from models.networks.click import ClickNetwork, Dropout, Params
-from models.types import Batch, NoiseInput, Scope, Scores
+from models.networks.click import ClickNetwork, Dropout, Forward, Params
+from models.types import Inputs, NoiseInput, Scope, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,67 +72,103 @@ class Age:
             ),
         )
 
-    def scores(
-        self,
-        network: ClickNetwork,
-        params: Params,
-        batch: Batch[Tensor],
-        noise: Mapping[str, Tensor],
-        lambda_: Tensor,
-        impressions: Tensor,
-    ) -> Scores[Tensor]:
+    def scores(self, network: ClickNetwork, params: Params, inputs: Inputs[Tensor]) -> Scores[Tensor]:
         """See `models.registry.Exploration`."""
-        h = network.embed(params, batch)  # (B, D)
-        p, gradient = network.click_and_gradient(params, h)  # y' and grad_h f, [1] eq. (2) and (10)
-        draws = torch.sigmoid(network.logit(params, h, noise["masks"], dropout=self.dropout))  # (S, B)
-        uncertainty = self._uncertainty(p, draws)
-        threshold = self._threshold(network, params, h)
+        context, item = network.embed(params, inputs.batch)
+        every = network.forward(params, network.first(params, context, item))
+        p = torch.sigmoid(every.logit)  # y' (B, 1), [1] eq. (2)
+        threshold = self._threshold(network, params, item, p)
         is_open = p >= threshold  # [1] eq. (14)
         if self.max_impressions is not None:
-            is_open = is_open & (impressions < self.max_impressions)
-        step = torch.where(is_open, lambda_ * uncertainty, 0.0)  # (B,)
-        g = self._direction(network, params, h, gradient, step.abs())  # (B, D)
-        explored = torch.sigmoid(network.logit(params, h + step[:, None] * g))  # [1] eq. (14)
-        norm = torch.linalg.vector_norm(gradient, dim=1)
+            is_open = is_open & (inputs.impressions[:, None] < self.max_impressions)
+        masks, closed = inputs.noise["masks"], (p, torch.zeros_like(p), torch.zeros_like(p))
+        if inputs.static:
+            found = self._explore(network, params, every, p, masks, inputs.lambda_)
+            score, dy, norm = (torch.where(is_open, *pair) for pair in zip(found, closed, strict=True))
+        else:  # b of the B candidates go on
+            rows = torch.nonzero(is_open[:, 0])[:, 0]
+            masks = masks if masks.shape[1] == 1 else masks[:, rows]
+            found = self._explore(network, params, every.take(rows), p[rows], masks, inputs.lambda_)
+            score, dy, norm = (old.index_copy(0, rows, new) for new, old in zip(found, closed, strict=True))
+        columns = (p, score, dy, is_open.to(p.dtype), threshold, norm)
+        return Scores(*(column[:, 0] for column in columns))
+
+    def _explore(
+        self, network: ClickNetwork, params: Params, at: Forward, p: Tensor, masks: Tensor, lambda_: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """y_final, dy and |grad f|, each (b, 1), of candidates whose gate is open."""
+        draws = torch.sigmoid(network.draws(params, at.hidden, masks, self.dropout)).T  # (b, S)
+        uncertainty = self._uncertainty(p, draws)
+        step = lambda_ * uncertainty
+        image, norm = self._direction(network, params, at, step.abs())
+        explored = torch.sigmoid(network.forward(params, at.a + step * image).logit)  # [1] eq. (14)
         # Without a step the score is f(h) to the bit, not the same number by another path.
-        score = torch.where((step != 0) & (norm > 0), explored, p)
-        return Scores(p, score, uncertainty, is_open.to(p.dtype), threshold, norm)
+        return torch.where((step != 0) & (norm > 0), explored, p), uncertainty, norm
 
     def _uncertainty(self, p: Tensor, draws: Tensor) -> Tensor:
-        """dy (B,) from y' (B,) and N dropout predictions (S, B)."""
+        """dy (b, 1) from y' (b, 1) and N dropout predictions (b, S)."""
         if self.uncertainty == "thompson":
-            return draws[0] - p  # [1] eq. (9), signed
-        return torch.sqrt(((draws - p) ** 2).sum(0) / (self.draws - 1))  # [1] eq. (8), about y', not the mean
+            return draws - p  # [1] eq. (9), signed
+        return torch.sqrt(((draws - p) ** 2).sum(1, keepdim=True) / (self.draws - 1))  # [1] eq. (8), about y'
 
-    def _threshold(self, network: ClickNetwork, params: Params, h: Tensor) -> Tensor:
-        """y_s (B,), [1] eq. (13); 0 lets every candidate through."""
+    def _threshold(self, network: ClickNetwork, params: Params, item: Tensor, p: Tensor) -> Tensor:
+        """y_s (B, 1), [1] eq. (13); 0 lets every candidate through."""
         if self.gate == "learned":
-            return torch.sigmoid(network.gate(params, h))
-        return torch.full_like(h[:, 0], self.gate_threshold if self.gate == "fixed" else 0.0)
+            return torch.sigmoid(network.gate(params, item))
+        return torch.full_like(p, self.gate_threshold if self.gate == "fixed" else 0.0)
 
-    def _direction(self, network: ClickNetwork, params: Params, h: Tensor, gradient: Tensor, radius: Tensor) -> Tensor:
-        """g (B, D), unit length or 0, from the gradient at h and the radius lambda |dy| (B,) of the projection."""
+    def _direction(self, network: ClickNetwork, params: Params, at: Forward, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """g and |grad f| (b, 1), g of unit length or 0, by its image W1 g (b, H) in the first layer's pre-activations.
+
+        radius: lambda |dy| (b, 1), of the projection.
+        """
+        u = network.pullback(params, at)
+        image = network.lift(params, u)
+        norm = _root(_dot(u, image))  # |grad f|^2 = u' W1 W1' u
+        unit = image * _inverse(norm)  # [1] eq. (10)
         if self.direction == "fgm":
-            return _unit(gradient)  # [1] eq. (10)
+            return unit, norm
         if self.pgd == "literal":
-            dz = _unit(gradient)  # [1] eq. (11), t = 1
-            for _ in range(1, self.steps):
-                dz = _unit(dz + network.click_and_gradient(params, h + dz)[1])
-            return dz
-        stride = 2.5 / self.steps * radius[:, None]  # [4]
-        dz = _project(stride * _unit(gradient), radius)
+            return self._literal(network, params, at, unit), norm
+        return self._projected(network, params, at, unit, norm, radius), norm
+
+    def _literal(self, network: ClickNetwork, params: Params, at: Forward, dz: Tensor) -> Tensor:
+        """[1] eq. (11) from t = 2 on; dz (b, H) is the image of a unit vector throughout."""
         for _ in range(1, self.steps):
-            dz = _project(dz + stride * _unit(network.click_and_gradient(params, h + dz)[1]), radius)
-        return _unit(dz)
+            u = network.pullback(params, network.forward(params, at.a + dz))
+            moved = network.lift(params, u, onto=dz)  # of dz + grad f(h + dz)
+            # |dz + grad f|^2 = 1 + 2 dz.grad f + |grad f|^2; no step leaves a dz of 0, and its gradient is 0.
+            dz = moved * _inverse(_root(1.0 + _dot(u, dz + moved)))
+        return dz
+
+    def _projected(
+        self, network: ClickNetwork, params: Params, at: Forward, unit: Tensor, norm: Tensor, radius: Tensor
+    ) -> Tensor:
+        """Steps of 2.5 radius / T along the unit gradient, each projected onto the ball [4]. dz is an image (b, H)."""
+        stride = 2.5 / self.steps * radius
+        length = torch.where(norm > 0, torch.minimum(stride, radius), 0.0)  # of dz, before its image is taken
+        dz = unit * length
+        for _ in range(1, self.steps):
+            u = network.pullback(params, network.forward(params, at.a + dz))
+            image = network.lift(params, u)
+            norm = _root(_dot(u, image))
+            pace = stride * _inverse(norm)
+            moved = _root(length**2 + 2.0 * pace * _dot(u, dz) + (pace * norm) ** 2)
+            length = torch.minimum(moved, radius)
+            dz = (dz + pace * image) * (length * _inverse(moved))
+        return dz * _inverse(length)
 
 
-def _unit(vector: Tensor) -> Tensor:
-    """Rows scaled to length 1; a zero row stays zero."""
-    norm = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
-    return vector / torch.where(norm > 0, norm, 1.0)
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """Row by row, (b, H), (b, H) -> (b, 1). As a product with ones, which onnxruntime does faster than a sum."""
+    return torch.mm(one.new_ones(1, one.shape[1]), (one * other).T).T
 
 
-def _project(vector: Tensor, radius: Tensor) -> Tensor:
-    """Rows onto the ball of radius (B,)."""
-    norm = torch.linalg.vector_norm(vector, dim=1, keepdim=True)
-    return vector * torch.clamp(radius[:, None] / torch.where(norm > 0, norm, 1.0), max=1.0)
+def _root(squared: Tensor) -> Tensor:
+    """Square root of what may be a rounding error below 0."""
+    return torch.sqrt(torch.clamp(squared, min=0.0))
+
+
+def _inverse(length: Tensor) -> Tensor:
+    """1 / length, and 0 for a length of 0."""
+    return torch.where(length > 0, 1.0 / length, 0.0)

@@ -1,13 +1,12 @@
 """Epsilon-greedy: a share of the requests is ordered at random, the others greedily."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from models.networks.click import ClickNetwork, Params
-from models.types import Batch, NoiseInput, Scores
+from models.types import Inputs, NoiseInput, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +33,10 @@ class EpsilonGreedy:
             NoiseInput(name="uniform", distribution="uniform", scope="candidate", draws=1, width=1),
         )
 
-    def scores(
-        self,
-        network: ClickNetwork,
-        params: Params,
-        batch: Batch[Tensor],
-        noise: Mapping[str, Tensor],
-        lambda_: Tensor,
-        impressions: Tensor,
-    ) -> Scores[Tensor]:
+    def scores(self, network: ClickNetwork, params: Params, inputs: Inputs[Tensor]) -> Scores[Tensor]:
         """See `models.registry.Exploration`."""
-        p = torch.sigmoid(network.logit(params, network.embed(params, batch)))
-        explore = noise["coin"][0, :, 0] < self.epsilon  # (R,)
+        p = torch.sigmoid(network.logit(params, inputs.batch))
+        explore = inputs.noise["coin"][0, :, 0] < self.epsilon  # (R,)
         zero = torch.zeros_like(p)
-        score = torch.where(explore, noise["uniform"][0, :, 0], p)
+        score = torch.where(explore, inputs.noise["uniform"][0, :, 0], p)
         return Scores(p, score, zero, explore.to(p.dtype) + zero, zero, zero)

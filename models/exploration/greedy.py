@@ -1,13 +1,12 @@
 """Greedy: the model's prediction is the score."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from models.networks.click import ClickNetwork, Params
-from models.types import Batch, NoiseInput, Scores
+from models.types import Inputs, NoiseInput, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,16 +16,8 @@ class Greedy:
     def noise(self, network: ClickNetwork) -> tuple[NoiseInput, ...]:
         return ()
 
-    def scores(
-        self,
-        network: ClickNetwork,
-        params: Params,
-        batch: Batch[Tensor],
-        noise: Mapping[str, Tensor],
-        lambda_: Tensor,
-        impressions: Tensor,
-    ) -> Scores[Tensor]:
+    def scores(self, network: ClickNetwork, params: Params, inputs: Inputs[Tensor]) -> Scores[Tensor]:
         """See `models.registry.Exploration`."""
-        p = torch.sigmoid(network.logit(params, network.embed(params, batch)))
+        p = torch.sigmoid(network.logit(params, inputs.batch))
         zero = torch.zeros_like(p)
         return Scores(p, p, zero, zero, zero, zero)

@@ -1,13 +1,12 @@
 """Random: every order is equally likely, so its logs are unbiased evidence about any policy."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from models.networks.click import ClickNetwork, Params
-from models.types import Batch, NoiseInput, Scores
+from models.types import Inputs, NoiseInput, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,16 +18,8 @@ class Random:
     def noise(self, network: ClickNetwork) -> tuple[NoiseInput, ...]:
         return (NoiseInput(name="uniform", distribution="uniform", scope="candidate", draws=1, width=1),)
 
-    def scores(
-        self,
-        network: ClickNetwork,
-        params: Params,
-        batch: Batch[Tensor],
-        noise: Mapping[str, Tensor],
-        lambda_: Tensor,
-        impressions: Tensor,
-    ) -> Scores[Tensor]:
+    def scores(self, network: ClickNetwork, params: Params, inputs: Inputs[Tensor]) -> Scores[Tensor]:
         """See `models.registry.Exploration`."""
-        p = torch.sigmoid(network.logit(params, network.embed(params, batch)))
+        p = torch.sigmoid(network.logit(params, inputs.batch))
         zero = torch.zeros_like(p)
-        return Scores(p, noise["uniform"][0, :, 0] + zero, zero, torch.ones_like(p), zero, zero)
+        return Scores(p, inputs.noise["uniform"][0, :, 0] + zero, zero, torch.ones_like(p), zero, zero)

@@ -4,14 +4,18 @@ Written as functions of a parameter dictionary, because the parameters are input
 version is new tensors for the same graph. The gradient is a hand-written vector-Jacobian product, because autograd does
 not export; tests hold it to autograd.
 
+Everything after the embeddings happens in the first layer's pre-activations, a = W1 h + b1. A step dz of h is known
+there by its image W1 dz, and a gradient W1' u by its u = df/da, so that no pass needs h again: see `lift`.
+
 References:
     [1] Wu et al. 2021, "Adversarial Gradient Driven Exploration for Deep Click-Through Rate Prediction",
         arXiv:2112.11136
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +26,9 @@ from models.types import Batch
 
 Params = dict[str, Tensor]
 Dropout = Literal["full", "last_layer"]
+
+#: Prefix of what `ClickNetwork.prepare` adds.
+PREPARED = "prepared."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +48,18 @@ class NetworkConfig:
     initial_ctr: float = 0.05
 
 
+class Forward(NamedTuple):
+    """What one pass through the MLP leaves for those that start from it."""
+
+    a: Tensor  # (B, H) of the first layer, before its ReLU
+    hidden: tuple[Tensor, ...]  # (B, H) of each layer, after its ReLU
+    logit: Tensor  # (B, 1)
+
+    def take(self, rows: Tensor) -> "Forward":
+        """Of some candidates only."""
+        return Forward(self.a[rows], tuple(z[rows] for z in self.hidden), self.logit[rows])
+
+
 def tensors(batch: Batch, device: torch.device | str = "cpu") -> Batch[Tensor]:
     """The batch on a device; on the CPU the memory is shared."""
     return Batch(*(torch.from_numpy(array).to(device) for array in batch))
@@ -54,16 +73,15 @@ class ClickNetwork:
     config: NetworkConfig
 
     @property
-    def context_width(self) -> int:
-        return self.spec.context.width
-
-    @property
     def width(self) -> int:
         """D."""
         return self.spec.context.width + self.spec.item.width
 
     def init(self, generator: torch.Generator) -> Params:
-        """Fresh float32 parameters. The scales are ours: He for the MLP, 0.05 for embeddings."""
+        """Fresh float32 parameters. The scales are ours: He for the MLP, 0.05 for embeddings.
+
+        The first layer's columns are two parameters, `mlp.0.context` (H, Dc) and `mlp.0.item` (H, Di).
+        """
 
         def normal(*shape: int, std: float) -> Tensor:
             return torch.randn(*shape, generator=generator) * std
@@ -82,53 +100,86 @@ class ClickNetwork:
                 params[f"{name}.{layer}.bias"] = torch.zeros(fan_out)
             params[f"{name}.out.weight"] = normal(sizes[-1], std=0.1 / math.sqrt(sizes[-1]))
             params[f"{name}.out.bias"] = torch.full((), bias)
+        first = params.pop("mlp.0.weight")
+        params["mlp.0.context"] = first[:, : self.spec.context.width].clone()
+        params["mlp.0.item"] = first[:, self.spec.context.width :].clone()
         return params
 
-    def embed(self, params: Params, batch: Batch[Tensor]) -> Tensor:
-        """h = [context | item], (B, D)."""
-        context = _pool(params, self.spec.context, batch.context_index, batch.context_weight)  # (C, Dc)
-        item = _pool(params, self.spec.item, batch.item_index, batch.item_weight)  # (B, Di)
-        return torch.cat([context.expand(item.shape[0], -1), item], dim=1)
+    def prepare(self, params: Params) -> Params:
+        """The parameters, and what ranking derives from them alone: `prepared.gram`, W1 W1' (H, H), where it pays."""
+        if not self._gram_is_cheaper:
+            return params
+        context, item = params["mlp.0.context"], params["mlp.0.item"]
+        return params | {f"{PREPARED}gram": context @ context.T + item @ item.T}
 
-    def logit(self, params: Params, h: Tensor, masks: Tensor | None = None, *, dropout: Dropout = "full") -> Tensor:
-        """Click logit.
+    def embed(self, params: Params, batch: Batch[Tensor]) -> tuple[Tensor, Tensor]:
+        """h = [context | item] in its two parts, (C, Dc) and (B, Di)."""
+        context = _pool(params, self.spec.context, batch.context_index, batch.context_weight)
+        return context, _pool(params, self.spec.item, batch.item_index, batch.item_weight)
+
+    def first(self, params: Params, context: Tensor, item: Tensor) -> Tensor:
+        """a = W1 h + b1, (B, H). The context's share is computed once a request."""
+        shared = functional.linear(context, params["mlp.0.context"], params["mlp.0.bias"])
+        return torch.addmm(shared, item, params["mlp.0.item"].T)
+
+    def forward(self, params: Params, a: Tensor) -> Forward:
+        """f from the first layer's pre-activations (B, H) on."""
+        hidden = [torch.relu(a)]
+        for layer in range(1, len(self.config.hidden)):
+            hidden.append(_relu_layer(params, layer, hidden[-1]))
+        return Forward(a, tuple(hidden), _heads(hidden[-1], params["mlp.out.weight"][None], params["mlp.out.bias"]).T)
+
+    def logit(self, params: Params, batch: Batch[Tensor]) -> Tensor:
+        """Click logit without dropout, (B,)."""
+        return self.forward(params, self.first(params, *self.embed(params, batch))).logit[:, 0]
+
+    def draws(self, params: Params, hidden: Sequence[Tensor], masks: Tensor, dropout: Dropout = "full") -> Tensor:
+        """Click logits under dropout, (S, B).
 
         Args:
-            h: (B, D).
+            hidden: `Forward.hidden`; "full" reads its first layer alone.
             masks: (S, R, U) dropout masks, already scaled by 1 / (1 - rate).
             dropout: what the masks cover: "full", all hidden units in the order of the layers, or "last_layer" alone:
                 one trunk and S heads.
-
-        Returns:
-            (B,) without masks, (S, B) with.
         """
-        start = 0 if dropout == "full" else -sum(self.config.hidden[:-1])
-        z = h
+        weight, bias = params["mlp.out.weight"], params["mlp.out.bias"]
+        draws, rows, _ = masks.shape
+        if dropout == "last_layer":
+            if rows == 1:
+                return _heads(hidden[-1], masks[:, 0] * weight, bias)
+            return torch.matmul(hidden[-1] * masks, weight) + bias
+        z, start = hidden[0], 0
         for layer, units in enumerate(self.config.hidden):
-            z = torch.relu(functional.linear(z, params[f"mlp.{layer}.weight"], params[f"mlp.{layer}.bias"]))
-            if masks is not None and start >= 0:
-                z = z * masks[:, :, start : start + units]  # (S, B, H)
-            start += units
-        return torch.matmul(z, params["mlp.out.weight"]) + params["mlp.out.bias"]
+            mask = masks[:, :, start : start + units]
+            if layer:
+                z = _relu_layer(params, layer, z.reshape(-1, z.shape[2])).reshape(draws, -1, units)
+            z, start = z * mask, start + units  # (S, B, H)
+        return _heads(z.reshape(-1, z.shape[2]), weight[None], bias).reshape(draws, -1)
 
-    def click_and_gradient(self, params: Params, h: Tensor) -> tuple[Tensor, Tensor]:
-        """f(h) (B,) and grad_h f (B, D), f the click probability, without autograd."""
-        z, slopes = h, []
-        for layer in range(len(self.config.hidden)):
-            a = functional.linear(z, params[f"mlp.{layer}.weight"], params[f"mlp.{layer}.bias"])
-            z = torch.relu(a)
-            slopes.append((a > 0).to(a.dtype))  # (B, H); torch, too, takes 0 for the slope at 0
-        p = torch.sigmoid(torch.matmul(z, params["mlp.out.weight"]) + params["mlp.out.bias"])
-        u = (p * (1.0 - p))[:, None] * params["mlp.out.weight"] * slopes[-1]  # (B, H): df/da of the last layer
+    def pullback(self, params: Params, at: Forward) -> Tensor:
+        """u = df/da (B, H), f the click probability, without autograd: grad_h f = W1' u."""
+        p = torch.sigmoid(at.logit)
+        u = p * (1.0 - p) * params["mlp.out.weight"] * slope(at.hidden[-1])
         for layer in range(len(self.config.hidden) - 1, 0, -1):
-            u = torch.matmul(u, params[f"mlp.{layer}.weight"]) * slopes[layer - 1]
-        return p, torch.matmul(u, params["mlp.0.weight"])
+            u = torch.matmul(u, params[f"mlp.{layer}.weight"]) * slope(at.hidden[layer - 1])
+        return u
 
-    def gate(self, params: Params, h: Tensor) -> Tensor:
-        """Logit of y_s = f_s(h_item), (B,): [1] eq. (13), a 2-layer MLP. No gradient reaches the embeddings."""
-        item = h[:, self.context_width :].detach()
-        z = torch.relu(functional.linear(item, params["gate.0.weight"], params["gate.0.bias"]))
-        return torch.matmul(z, params["gate.out.weight"]) + params["gate.out.bias"]
+    def lift(self, params: Params, u: Tensor, *, onto: Tensor | None = None) -> Tensor:
+        """The image W1 W1' u (B, H) of the gradient W1' u, plus `onto`. Inner products with the gradient: with u.
+
+        With the Gram matrix H^2 multiplications a row, without it 2 D H: `prepare` chose.
+        """
+        if self._gram_is_cheaper:
+            gram = params[f"{PREPARED}gram"]
+            return torch.matmul(u, gram) if onto is None else torch.addmm(onto, u, gram)
+        context, item = params["mlp.0.context"], params["mlp.0.item"]
+        image = u @ context @ context.T + u @ item @ item.T
+        return image if onto is None else onto + image
+
+    def gate(self, params: Params, item: Tensor) -> Tensor:
+        """Logit of y_s = f_s(h_item), (B, 1): [1] eq. (13), a 2-layer MLP. No gradient reaches the embeddings."""
+        z = torch.relu(functional.linear(item.detach(), params["gate.0.weight"], params["gate.0.bias"]))
+        return _heads(z, params["gate.out.weight"][None], params["gate.out.bias"]).T
 
     def loss(self, params: Params, batch: Batch[Tensor], masks: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cross entropies of f under dropout and of the gate, trained by their sum ([1] eq. (15)).
@@ -138,10 +189,42 @@ class ClickNetwork:
             masks: (1, B, U).
             label: (B,) float32, 1 clicked.
         """
-        h = self.embed(params, batch)
-        click = functional.binary_cross_entropy_with_logits(self.logit(params, h, masks)[0], label)
-        gate = functional.binary_cross_entropy_with_logits(self.gate(params, h), label)
+        context, item = self.embed(params, batch)
+        hidden = [torch.relu(self.first(params, context, item))]
+        click = functional.binary_cross_entropy_with_logits(self.draws(params, hidden, masks)[0], label)
+        gate = functional.binary_cross_entropy_with_logits(self.gate(params, item)[:, 0], label)
         return click, gate
+
+    @property
+    def _gram_is_cheaper(self) -> bool:
+        return self.config.hidden[0] < 2 * self.width
+
+
+class _Slope(torch.autograd.Function):
+    """1 where z > 0, else 0: torch, too, takes 0 for the slope of ReLU at 0."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        return (z > 0).to(z.dtype)
+
+    @staticmethod
+    def symbolic(g: Any, z: Any) -> Any:
+        # min(max(3e38 z, 0), 1): the same for every normal float32, and vectorised, as comparing and casting is not.
+        return g.op("HardSigmoid", z, alpha_f=3e38, beta_f=0.0)
+
+
+def slope(z: Tensor) -> Tensor:
+    """Derivative of ReLU, from its input or its output. Has no gradient of its own."""
+    return _Slope.apply(z)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _relu_layer(params: Params, layer: int, z: Tensor) -> Tensor:
+    return torch.relu(functional.linear(z, params[f"mlp.{layer}.weight"], params[f"mlp.{layer}.bias"]))
+
+
+def _heads(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """S outputs of a last layer: (B, H), (S, H), () -> (S, B). onnxruntime is slow at products with one column."""
+    return torch.addmm(bias.reshape(1, 1), weight, z.T)
 
 
 def _pool(params: Params, layout: Layout, index: Tensor, weight: Tensor) -> Tensor:
@@ -149,13 +232,15 @@ def _pool(params: Params, layout: Layout, index: Tensor, weight: Tensor) -> Tens
     parts = []
     for table in layout.tables:
         first, last = table.columns[0], table.columns[-1]
-        end = last.start + last.field.slots
-        rows = functional.embedding(index[:, first.start : end], params[f"embedding.{table.name}"])
-        rows = rows * weight[:, first.start : end, None]  # (R, slots, width)
-        single = sum(column.field.slots == 1 for column in table.columns)
-        if single:  # `models.spec` puts them first, so that they need no sum
-            parts.append(rows[:, :single].flatten(1))
-        for column in table.columns[single:]:
-            begin = column.start - first.start
-            parts.append(rows[:, begin : begin + column.field.slots].sum(1))
+        slots = slice(first.start, last.start + last.field.slots)
+        rows = functional.embedding(index[:, slots], params[f"embedding.{table.name}"])  # (R, slots, width)
+        # `models.spec` puts them first: their weight is 1, and they need no sum.
+        plain = sum(column.field.kind == "categorical" for column in table.columns)
+        if plain:
+            parts.append(rows[:, :plain].flatten(1))
+        if plain < len(table.columns):
+            weighted = rows[:, plain:] * weight[:, slots][:, plain:, None]
+            for column in table.columns[plain:]:
+                begin = column.start - first.start - plain
+                parts.append(weighted[:, begin : begin + column.field.slots].sum(1))
     return torch.cat(parts, dim=1) if parts else weight.new_zeros(weight.shape[0], 0)

@@ -154,10 +154,10 @@ class Trainer:
         return budget.lambda_ if budget else self.strategies[strategy].lambda_
 
     def weights(self) -> dict[str, Array]:
-        """Parameters and impression counts."""
+        """What ranking reads: prepared parameters and impression counts."""
         hashes = np.array(sorted(self._impressions), dtype=np.uint64)
         counts = np.array([self._impressions[one] for one in hashes.tolist()], dtype=np.int64)
-        return {**self.learner.weights(), ITEM_HASH: hashes, ITEM_IMPRESSIONS: counts}
+        return {**self.learner.prepared(), ITEM_HASH: hashes, ITEM_IMPRESSIONS: counts}
 
     def state(self) -> dict[str, Array]:
         """Everything else that the future depends on, but for the manifest's positions and data timestamp."""

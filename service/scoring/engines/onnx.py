@@ -16,16 +16,23 @@ from models.types import PARAM, Array, Batch, Noise, Scores
 from service.errors import CheckpointError
 from service.scoring.engines import SeededNoise
 
-_OUTPUTS = list(Scores._fields)
-
 
 @dataclass(frozen=True)
 class _Ranking:
-    """One strategy: its session and what it reads besides the parameters."""
+    """One strategy: its session, the binding that holds the parameters, and the names of what else it reads."""
 
     session: Any  # onnxruntime ships no types
-    inputs: frozenset[str]
-    params: dict[str, Any]  # graph input -> OrtValue
+    binding: Any
+    inputs: tuple[str, ...]
+
+    def run(self, given: Mapping[str, Array]) -> Scores:
+        """Not to be called by two threads at once: a binding holds the inputs and outputs of one run."""
+        for name in self.inputs:
+            self.binding.bind_cpu_input(name, given[name])
+        for name in Scores._fields:
+            self.binding.bind_output(name)  # anew for each run: the number of candidates differs
+        self.session.run_with_iobinding(self.binding)
+        return Scores(*self.binding.copy_outputs_to_cpu())
 
 
 class OnnxEngine:
@@ -51,36 +58,40 @@ class OnnxEngine:
             key = hashlib.sha256(graph).hexdigest()
             session = sessions.get(key) or known.get(key) or _session(strategy, graph, threads)
             sessions[key] = session
-            params = {}
-            for one in session.get_inputs():
-                if one.name.startswith(PARAM):
-                    value = values.get(one.name)
-                    if value is None or value.shape() != one.shape:
-                        found = "nothing" if value is None else str(value.shape())
-                        raise CheckpointError("shape_mismatch", f"{strategy}: {one.name} is {found}, not {one.shape}")
-                    params[one.name] = value
-            inputs = frozenset(one.name for one in session.get_inputs()) - params.keys()
-            rankings[strategy] = _Ranking(session, inputs, params)
+            rankings[strategy] = _bind(strategy, session, values)
         return cls(rankings, sessions)
 
     def scores(self, strategy: str, batch: Batch, noise: Noise, lambda_: float, impressions: Array) -> Scores:
-        ranking = self._rankings[strategy]
         given = {
             **batch._asdict(),
             **noise,
             "impressions": impressions,
             "lambda": np.array(lambda_, dtype=np.float32),
         }
-        feed = dict(ranking.params)
-        for name in ranking.inputs:
-            feed[name] = ort.OrtValue.ortvalue_from_numpy(given[name])
-        outputs = ranking.session.run_with_ort_values(_OUTPUTS, feed)
-        return Scores(*(one.numpy() for one in outputs))
+        return self._rankings[strategy].run(given)
 
     async def submit(
         self, strategy: str, batch: Batch, noise: SeededNoise, lambda_: float, impressions: Array
     ) -> Scores:
         return self.scores(strategy, batch, noise, lambda_, impressions)
+
+
+def _bind(strategy: str, session: Any, values: Mapping[str, Any]) -> _Ranking:
+    """A ranking whose parameters are bound once, so that a request pays for its own inputs only.
+
+    Raises CheckpointError: shape_mismatch.
+    """
+    binding, inputs = session.io_binding(), []
+    for one in session.get_inputs():
+        if not one.name.startswith(PARAM):
+            inputs.append(one.name)
+            continue
+        value = values.get(one.name)
+        if value is None or value.shape() != one.shape:
+            found = "nothing" if value is None else str(value.shape())
+            raise CheckpointError("shape_mismatch", f"{strategy}: {one.name} is {found}, not {one.shape}")
+        binding.bind_ortvalue_input(one.name, value)
+    return _Ranking(session, binding, tuple(inputs))
 
 
 def _session(strategy: str, graph: bytes, threads: int) -> Any:

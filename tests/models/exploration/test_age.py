@@ -12,7 +12,7 @@ from models.networks.click import tensors
 from models.noise import draw
 from models.policy import Policy
 from models.registry import build
-from models.types import Scores
+from models.types import Inputs, Scores
 
 LAMBDA = 3.0
 COUNT = 19  # B; D is 20, the layers 23, 14 and 9, N is 20 or 6
@@ -39,6 +39,8 @@ class Reference:
     def __init__(self, network, params):
         self.network = network
         self.params = {name: value.double() for name, value in params.items()}
+        sides = [self.params.pop(f"mlp.0.{side}") for side in ("context", "item")]
+        self.params["mlp.0.weight"] = torch.cat(sides, dim=1)
 
     def f(self, h, mask=None, last_layer=False):
         z, taken = h, 0
@@ -55,7 +57,7 @@ class Reference:
         return torch.autograd.grad(self.f(h), h)[0]
 
     def gate(self, h):
-        z = torch.relu(self.params["gate.0.weight"] @ h[self.network.context_width :] + self.params["gate.0.bias"])
+        z = torch.relu(self.params["gate.0.weight"] @ h[self.network.spec.context.width :] + self.params["gate.0.bias"])
         return torch.sigmoid(self.params["gate.out.weight"] @ z + self.params["gate.out.bias"])
 
     def direction(self, age, h, radius):
@@ -72,7 +74,7 @@ class Reference:
         return unit(dz)
 
     def score(self, age, h, masks, impressions):
-        """(y', y_final, dy) of one candidate; masks (S, U)."""
+        """(y', y_final, dy, gate) of one candidate; masks (S, U)."""
         y = self.f(h)
         draws = [self.f(h, mask, age.dropout == "last_layer") for mask in masks]
         if age.uncertainty == "ucb":
@@ -82,7 +84,7 @@ class Reference:
         threshold = {"learned": self.gate(h), "fixed": age.gate_threshold, "none": 0.0}[age.gate]
         is_open = float(y) >= float(threshold) and (age.max_impressions is None or impressions < age.max_impressions)
         g = self.direction(age, h, LAMBDA * abs(dy))
-        return float(y), float(self.f(h + (LAMBDA * dy * g if is_open else 0.0))), dy
+        return float(y), float(self.f(h + (LAMBDA * dy * g if is_open else 0.0))), dy, is_open
 
 
 def unit(vector):
@@ -99,17 +101,18 @@ def noise_of(exploration, network, ids, seed=5):
     )
 
 
-def run(age, network, params, batch, noise, *, lambda_=LAMBDA, impressions=None, dtype=torch.float32) -> Scores:
+def run(
+    age, network, params, batch, noise, *, lambda_=LAMBDA, impressions=None, dtype=torch.float32, static=False
+) -> Scores:
     impressions = np.arange(len(batch.item_index)) if impressions is None else impressions
-    params = {name: value.to(dtype) for name, value in params.items()}
+    params = network.prepare({name: value.to(dtype) for name, value in params.items()})
     converted = tensors(batch)
     converted = converted._replace(
         context_weight=converted.context_weight.to(dtype), item_weight=converted.item_weight.to(dtype)
     )
     noise = {name: torch.from_numpy(value).to(dtype) for name, value in noise.items()}
-    return age.scores(
-        network, params, converted, noise, torch.tensor(lambda_, dtype=dtype), torch.from_numpy(impressions)
-    )
+    lambda_ = torch.tensor(lambda_, dtype=dtype)
+    return age.scores(network, params, Inputs(converted, noise, lambda_, torch.from_numpy(impressions), static))
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
@@ -118,17 +121,31 @@ def test_equals_the_float64_autograd_reference(options, network, params, make_re
     reference = Reference(network, params)
     batch, ids = make_request(COUNT, seed=3)
     noise = noise_of(age, network, ids)
-    h = network.embed({name: value.double() for name, value in params.items()}, doubled(batch))
+    context, item = network.embed({name: value.double() for name, value in params.items()}, doubled(batch))
+    h = torch.cat([context.expand(COUNT, -1), item], dim=1)
     masks = torch.from_numpy(noise["masks"]).double()
     expected = [reference.score(age, h[row], masks[:, row if masks.shape[1] > 1 else 0], row) for row in range(COUNT)]
-    y, final, dy = (np.array(one) for one in zip(*expected, strict=True))
+    y, final, dy, is_open = (np.array(one) for one in zip(*expected, strict=True))
     assert np.any(final != y), "the case explores nothing"
     exact = run(age, network, params, batch, noise, dtype=torch.float64)
     np.testing.assert_allclose(exact.score.numpy(), final, rtol=1e-10)
-    np.testing.assert_allclose(exact.uncertainty.numpy(), dy, rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(exact.uncertainty.numpy(), np.where(is_open, dy, 0.0), rtol=1e-9, atol=1e-14)
+    norm = [float(reference.gradient(one).norm()) for one in h]
+    np.testing.assert_allclose(exact.gradient_norm.numpy(), np.where(is_open, norm, 0.0), rtol=1e-10)
+    assert np.array_equal(exact.gate_open.numpy(), is_open)
     single = run(age, network, params, batch, noise)
     np.testing.assert_allclose(single.p_click.numpy(), y, rtol=1e-5)
     np.testing.assert_allclose(single.score.numpy(), final, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
+def test_static_shapes_give_the_same(options, network, params, make_request):
+    age = Age(rate=0.1, **options)
+    batch, ids = make_request(COUNT, seed=3)
+    noise = noise_of(age, network, ids)
+    compact, static = (run(age, network, params, batch, noise, static=static) for static in (False, True))
+    for name, one, other in zip(Scores._fields, compact, static, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def doubled(batch):
@@ -178,7 +195,7 @@ def test_thompson_is_signed_and_ucb_is_not(network, params, make_request):
 
 def test_a_dead_network_has_no_direction(network, params, make_request):
     dead = {name: -torch.ones_like(value) if name == "mlp.0.bias" else value for name, value in params.items()}
-    dead["mlp.0.weight"] = torch.zeros_like(params["mlp.0.weight"])
+    dead |= {name: torch.zeros_like(params[name]) for name in ("mlp.0.context", "mlp.0.item")}
     batch, ids = make_request(COUNT, seed=8)
     for options in ({}, {"pgd": "projected"}, {"direction": "fgm"}):
         age = Age(gate="none", rate=0.2, **options)
