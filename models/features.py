@@ -1,24 +1,24 @@
 """The one encoder of serving and training: raw field values to rows of the embedding tables. numpy only.
 
 Every kind is a bag of weighted rows (see `models.spec`), so the network knows only one operation. Values are hashed
-with xxh3-64 under the field's own seed: stable over processes, machines and versions.
+with xxh3-64 under the field's own seed: stable over processes, machines and versions. The work is done column by
+column. Each value is hashed anew: where a field has thousands of values, looking them up would take longer.
 """
 
-import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
-import xxhash
+from msgspec.structs import astuple
+from xxhash import xxh3_64_digest
 
-from models.spec import Column, FeatureSpec, Layout
+from models.columns import BIG_ENDIAN, Columns, RefusedError
+from models.spec import Column, FeatureSpec, Layout, Side
 from models.types import Array, Batch
 
-Features = Mapping[str, Any]
-
-#: Of a row, either way. Ours: a standardised number beyond it is an outlier or a wrong unit.
-LARGEST_WEIGHT = 10.0
+Features = Mapping[str, Any]  # field -> value
+Row = msgspec.Struct  # the same as one of `Encoder.rows`
 
 
 class FeatureError(ValueError):
@@ -37,169 +37,145 @@ class FeatureError(ValueError):
 
 def item_hashes(ids: Sequence[str]) -> Array:
     """(B,) uint64: the identity of items in noise, ties and impression counts."""
-    return np.array([xxhash.xxh3_64_intdigest(one.encode()) for one in ids], dtype=np.uint64)
+    return np.frombuffer(b"".join(map(xxh3_64_digest, map(str.encode, ids))), BIG_ENDIAN).astype(np.uint64)
 
 
-def encode_context(
-    spec: FeatureSpec, *, user_id: str | None = None, user: Features | None = None, context: Features | None = None
-) -> tuple[Array, Array]:
-    """User and context features -> ((1, Kc) int32 rows, (1, Kc) float32 weights).
+class Rows(NamedTuple):
+    """Of each side a struct with a slot for each feature, named as in the spec.
 
-    Raises:
-        FeatureError: an unknown feature, or a value that does not fit its field.
+    JSON decoded into it is encoded sooner than a dictionary; it cannot hold an unknown feature.
     """
-    sides = {"user": (user or {}, "user.features"), "context": (context or {}, "context.features")}
-    index, weight = _empty(spec.context, 1)
-    for side, (features, path) in sides.items():
-        columns = [column for column in _columns(spec.context) if column.field.side == side]
-        _fill(columns, [features], [user_id], _constant(path), index, weight)
+
+    user: type[Row]
+    context: type[Row]
+    item: type[Row]
+
+
+class Encoder:
+    """Encodes what its spec describes. Immutable, and made once a spec: the columns are prepared here.
+
+    Attributes:
+        spec: the fields.
+        rows: the structs that it takes in place of dictionaries.
+    """
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        self.spec: Final = spec
+        self._user = _Side(spec.context, "user", lambda _: "user.features")
+        self._context = _Side(spec.context, "context", lambda _: "context.features")
+        self._item = _Side(spec.item, "item", lambda place: f"candidates[{place}].features")
+        self.rows: Final = Rows(self._user.row, self._context.row, self._item.row)
+        self._missing_context, self._missing_item = _missing(spec.context), _missing(spec.item)
+
+    def context(
+        self, *, user_id: str | None = None, user: Features | Row | None = None, context: Features | Row | None = None
+    ) -> tuple[Array, Array]:
+        """User and context features -> ((1, Kc) int32 rows, (1, Kc) float32 weights).
+
+        Raises:
+            FeatureError: an unknown feature, or a value that does not fit its field.
+        """
+        index, weight = (row.copy() for row in self._missing_context)
+        self._user.fill([user_id], [user], index, weight)
+        self._context.fill([None], [context], index, weight)
+        return index, weight
+
+    def items(self, ids: Sequence[str], features: Sequence[Features | Row | None]) -> tuple[Array, Array]:
+        """B candidates -> ((B, Ki) int32 rows, (B, Ki) float32 weights). Raises FeatureError like `context`."""
+        index, weight = (row.repeat(len(ids), axis=0) for row in self._missing_item)
+        self._item.fill(ids, features, index, weight)
+        return index, weight
+
+    def batch(
+        self,
+        ids: Sequence[str],
+        features: Sequence[Features | Row | None],
+        *,
+        user_id: str | None = None,
+        user: Features | Row | None = None,
+        context: Features | Row | None = None,
+    ) -> Batch:
+        """One request: C = 1 row of context, B candidates."""
+        return Batch(*self.context(user_id=user_id, user=user, context=context), *self.items(ids, features))
+
+
+def _missing(layout: Layout) -> tuple[Array, Array]:
+    """(1, K) rows and weights of a row without any value: each field's own row 0, once."""
+    index, weight = np.zeros((1, layout.slots), np.int32), np.zeros((1, layout.slots), np.float32)
+    for column in _columns(layout):
+        index[:, column.start : column.start + column.field.slots] = column.offset
+        weight[:, column.start] = 1.0
     return index, weight
-
-
-def encode_items(spec: FeatureSpec, ids: Sequence[str], features: Sequence[Features | None]) -> tuple[Array, Array]:
-    """B candidates -> ((B, Ki) int32 rows, (B, Ki) float32 weights). Raises FeatureError like `encode_context`."""
-    index, weight = _empty(spec.item, len(ids))
-    rows = [given or {} for given in features]
-    _fill(_columns(spec.item), rows, ids, lambda row: f"candidates[{row}].features", index, weight)
-    return index, weight
-
-
-def encode(
-    spec: FeatureSpec,
-    ids: Sequence[str],
-    features: Sequence[Features | None],
-    *,
-    user_id: str | None = None,
-    user: Features | None = None,
-    context: Features | None = None,
-) -> Batch:
-    """One request: C = 1 row of context, B candidates."""
-    rows = encode_context(spec, user_id=user_id, user=user, context=context)
-    return Batch(*rows, *encode_items(spec, ids, features))
-
-
-def _constant(path: str) -> Callable[[int], str]:
-    return lambda _: path
 
 
 def _columns(layout: Layout) -> list[Column]:
     return [column for table in layout.tables for column in table.columns]
 
 
-def _empty(layout: Layout, rows: int) -> tuple[Array, Array]:
-    return np.zeros((rows, layout.slots), dtype=np.int32), np.zeros((rows, layout.slots), dtype=np.float32)
-
-
-def _fill(
-    columns: Sequence[Column],
-    rows: Sequence[Features],
-    entities: Sequence[str | None],
-    path: Callable[[int], str],
-    index: Array,
-    weight: Array,
-) -> None:
-    """Writes the slots of `columns`, column by column, into index and weight, both (R, K).
+class _Side:
+    """One side's rows of features, and their way into its columns.
 
     Args:
-        rows: the features of each row.
-        entities: the id of each row, for fields that take it.
-        path: of a row's features in the request, asked for only to complain.
+        path: where the features of the row at a place stand in the request; asked for only to complain.
     """
-    known = {column.field.name for column in columns if column.field.source == "features"}
-    for row, features in enumerate(rows):
-        if not features.keys() <= known:
-            unknown = min(features.keys() - known)
-            message = f"not in the feature spec; known are {sorted(known)}"
-            raise FeatureError("unknown_feature", f"{path(row)}.{unknown}", message)
-    for column in columns:
-        field = column.field
-        values = entities if field.source == "id" else [features.get(field.name) for features in rows]
-        slots = slice(column.start, column.start + field.slots)
-        read = _READERS[field.kind]
-        bags: list[Bag] = []
+
+    def __init__(self, layout: Layout, side: Side, path: Callable[[int], str]) -> None:
+        columns = [column for column in _columns(layout) if column.field.side == side]
+        features = [column for column in columns if column.field.source == "features"]
+        self._ids = Columns([column for column in columns if column.field.source == "id"])
+        self._features = Columns(features)
+        self._path = path
+        self._blank = {column.field.name: None for column in features}
+        slots = {f"feature_{number}": name for number, name in enumerate(self._blank)}  # a name may be no identifier
+        self.row = msgspec.defstruct(
+            "Row",
+            [(slot, Any, None) for slot in slots],
+            rename=slots,
+            forbid_unknown_fields=True,
+            frozen=True,
+            gc=False,  # JSON holds no circles
+        )
+
+    def fill(
+        self, ids: Sequence[str | None], features: Sequence[Features | Row | None], index: Array, weight: Array
+    ) -> None:
+        """Writes this side's slots into index and weight, both (R, K), so far those of missing values."""
+        everywhere = range(len(ids))
+        self._fill(self._ids, [ids] * len(self._ids.columns), everywhere, index, weight)
+        places = [place for place, one in enumerate(features) if one is not None]
+        if not places:
+            return
+        values = list(zip(*self._rows(features, places), strict=True))
+        if len(places) == len(features):
+            self._fill(self._features, values, everywhere, index, weight)
+        else:
+            part = index[places], weight[places]
+            self._fill(self._features, values, places, *part)
+            index[places], weight[places] = part
+
+    def _rows(self, features: Sequence[Features | Row | None], places: Sequence[int]) -> list[tuple[Any, ...]]:
+        """The values of the rows at these places, each in the order of the columns."""
+        given = [features[place] for place in places]
         try:
-            for value in values:
-                bags.append(_MISSING if value is None else read(column, value))
-        except _RefusedError as error:
-            raise FeatureError(error.code, f"{path(len(bags))}.{field.name}", error.message) from None
-        if field.slots > 1:
-            bags = [_padded(bag, field.slots) for bag in bags]
-        index[:, slots] = [bag[0] for bag in bags]
-        index[:, slots] += column.offset
-        weight[:, slots] = [bag[1] for bag in bags]
+            return list(map(astuple, given))  # type: ignore[arg-type]  # or else:
+        except TypeError:
+            return [self._ordered(one, place) for one, place in zip(given, places, strict=True)]
 
+    def _ordered(self, features: Any, place: int) -> tuple[Any, ...]:
+        if isinstance(features, msgspec.Struct):
+            return astuple(features)
+        ordered = {**self._blank, **features}
+        if len(ordered) > len(self._blank):
+            unknown = min(ordered.keys() - self._blank.keys())
+            message = f"not in the feature spec; known are {sorted(self._blank)}"
+            raise FeatureError("unknown_feature", f"{self._path(place)}.{unknown}", message)
+        return tuple(ordered.values())
 
-Bag = tuple[list[int], list[float]]  # rows of a field's own, and their weights
-
-_MISSING: Bag = ([0], [1.0])
-
-
-class _RefusedError(ValueError):
-    """A value that does not fit its field; whoever knows where it stands says so."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.message = code, message
-
-
-def _padded(bag: Bag, slots: int) -> Bag:
-    empty = slots - len(bag[0])
-    return bag[0] + [0] * empty, bag[1] + [0.0] * empty
-
-
-def _categorical(column: Column, value: object) -> Bag:
-    return [_bucket(column, value)], [1.0]
-
-
-def _multi_hot(column: Column, value: object) -> Bag:
-    if not isinstance(value, list | tuple):
-        raise _RefusedError("feature_type", f"expected a list of strings or integers, not {_kind(value)}")
-    most = column.field.max_values
-    if len(value) > most:
-        raise _RefusedError("feature_too_many_values", f"{len(value)} values, at most {most} allowed")
-    if not value:
-        return _MISSING
-    amount = 1.0 / len(value) if column.field.pooling == "mean" else 1.0
-    return [_bucket(column, one) for one in value], [amount] * len(value)
-
-
-def _numeric(column: Column, value: object) -> Bag:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _RefusedError("feature_type", f"expected a number, not {_kind(value)}")
-    # An integer beyond float64 is as little a feature as infinity.
-    number = float(value) if abs(value) < sys.float_info.max else math.inf
-    if not math.isfinite(number):
-        raise _RefusedError("feature_not_finite", "expected a finite number")
-    scaled = (number - column.field.mean) / column.field.std
-    return [1], [min(max(scaled, -LARGEST_WEIGHT), LARGEST_WEIGHT)]
-
-
-_READERS = {"categorical": _categorical, "multi_hot": _multi_hot, "numeric": _numeric}
-
-
-def _bucket(column: Column, value: object) -> int:
-    """1-based hash bucket; 1 and "1" are the same value, true is "true"."""
-    if isinstance(value, str):
-        text = value
-    elif isinstance(value, bool):
-        text = "true" if value else "false"
-    elif isinstance(value, int):
-        text = str(value)
-    else:
-        raise _RefusedError("feature_type", f"expected a string or an integer, not {_kind(value)}")
-    return 1 + xxhash.xxh3_64_intdigest(text.encode(), column.seed) % column.field.buckets
-
-
-def _kind(value: object) -> str:
-    """A JSON type's name, for a person."""
-    return _KINDS.get(type(value).__name__, type(value).__name__)
-
-
-_KINDS = {
-    "NoneType": "null",
-    "bool": "a boolean",
-    "dict": "an object",
-    "float": "a fraction",
-    "list": "a list",
-    "str": "a string",
-}
+    def _fill(
+        self, columns: Columns, values: Sequence[Sequence[Any]], places: Sequence[int], index: Array, weight: Array
+    ) -> None:
+        try:
+            columns.fill(values, index, weight)
+        except RefusedError:
+            name, row, error = columns.first_refusal(values)
+            raise FeatureError(error.code, f"{self._path(places[row])}.{name}", error.message) from None

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from models.features import encode_context, encode_items
+from models.features import Encoder
 from models.noise import seed_of
 from models.spec import FeatureSpec
 from models.types import Array
@@ -31,7 +31,7 @@ class Recorder:
     """
 
     def __init__(self, *, spec: FeatureSpec, names: StreamNames, lane: str, confirm: bool) -> None:
-        self._spec, self._names, self._lane, self._confirm = spec, names, lane, confirm
+        self._encoder, self._names, self._lane, self._confirm = Encoder(spec), names, lane, confirm
         self._spec_hash = spec.hash  # computed at each asking
         self._encoded: dict[str, tuple[bytes, bytes]] = {}
         self._shown: Counter[str] = Counter()
@@ -48,9 +48,9 @@ class Recorder:
         user_id, user, context, item_id, item = logged.user_id, logged.user, logged.context, logged.item_id, logged.item
         context_index, context_weight = self._once(
             (user_id, user, context),
-            lambda: encode_context(self._spec, user_id=user_id, user=user, context=context),
+            lambda: self._encoder.context(user_id=user_id, user=user, context=context),
         )
-        item_index, item_weight = self._once((item_id, item), lambda: encode_items(self._spec, [item_id], [item]))
+        item_index, item_weight = self._once((item_id, item), lambda: self._encoder.items([item_id], [item]))
         position = self._next(logged.time_ms)
         request_id = f"log-{position}"
         served = Served(

@@ -22,7 +22,7 @@ import numpy as np
 
 from models.budget import Budget
 from models.evaluation.r6b import Event
-from models.features import encode_context, encode_items, item_hashes
+from models.features import Encoder, item_hashes
 from models.learner import Learner
 from models.noise import combine, draw
 from models.policy import Policy
@@ -170,7 +170,7 @@ class _Catalogue:
     """The articles met so far, encoded once each, and how often each was shown."""
 
     def __init__(self, spec: FeatureSpec) -> None:
-        self._spec = spec
+        self._encoder = Encoder(spec)
         self._number: dict[str, int] = {}
         self._index = np.zeros((0, spec.item.slots), dtype=np.int32)  # (N, Ki)
         self._weight = np.zeros((0, spec.item.slots), dtype=np.float32)  # (N, Ki)
@@ -194,7 +194,7 @@ class _Catalogue:
         unseen = [one for one in dict.fromkeys(ids) if one not in self._number]
         if unseen:
             self._number |= {one: number for number, one in enumerate(unseen, start=len(self._number))}
-            index, weight = encode_items(self._spec, unseen, [None] * len(unseen))
+            index, weight = self._encoder.items(unseen, [None] * len(unseen))
             self._index, self._weight = np.concatenate([self._index, index]), np.concatenate([self._weight, weight])
             self.hash = np.concatenate([self.hash, item_hashes(unseen)])
             self.impressions = np.concatenate([self.impressions, np.zeros(len(unseen), dtype=np.int64)])
@@ -209,4 +209,4 @@ class _Catalogue:
         return index[:, :used], weight[:, :used]
 
     def _encode_user(self, features: tuple[int, ...]) -> tuple[Array, Array]:
-        return encode_context(self._spec, user={"features": features})
+        return self._encoder.context(user={"features": features})

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from models.features import Encoder
 from models.spec import FeatureSpec, SpecError
 from models.types import Array, Batch, Scores
 from service import checkpoints
@@ -57,7 +58,14 @@ def load(
         previous=previous.engine if previous else None,
     )
     _check_golden(engine, manifest, checkpoints.load_golden(root, manifest))
-    return Loaded(manifest=manifest, spec=spec, engine=engine, item_hash=item_hash, item_impressions=item_impressions)
+    same = previous is not None and previous.encoder.spec == spec
+    return Loaded(
+        manifest=manifest,
+        encoder=previous.encoder if previous and same else Encoder(spec),
+        engine=engine,
+        item_hash=item_hash,
+        item_impressions=item_impressions,
+    )
 
 
 def _check(manifest: Manifest, lane: str, strategies: Collection[str]) -> FeatureSpec:

@@ -6,10 +6,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from models.features import FeatureError, encode, item_hashes
+from models.features import Encoder, FeatureError, item_hashes
 from models.noise import combine, draw
 from models.slate import choose
-from models.spec import FeatureSpec
 from models.types import Array, Batch, Scores, Slate
 from service.checkpoints import Manifest, ServedStrategy
 from service.errors import Internal, Invalid
@@ -22,7 +21,7 @@ class Loaded:
     """A version, ready to rank with. A swap replaces the whole."""
 
     manifest: Manifest
-    spec: FeatureSpec
+    encoder: Encoder
     engine: Engine
     item_hash: Array  # (N,) uint64, sorted: the items that were ever shown
     item_impressions: Array  # (N,) int64
@@ -76,8 +75,7 @@ def encode_rows(loaded: Loaded, request: RankRequest) -> Rows:
     candidates = request.candidates
     ids = [candidate.id for candidate in candidates]
     try:
-        batch = encode(
-            loaded.spec,
+        batch = loaded.encoder.batch(
             ids,
             [candidate.features for candidate in candidates],
             user_id=request.user.id,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.features import encode
+from models.features import Encoder
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.spec import FeatureSpec
@@ -68,7 +68,7 @@ def request(spec: FeatureSpec, count: int, seed: int) -> tuple[Batch, list[str]]
         for _ in ids
     ]
     user = {"country": f"c{rng.integers(20)}", "interests": [int(one) for one in rng.integers(0, 40, 3)]}
-    return encode(spec, ids, features, user=user, context={"hour": int(rng.integers(24))}), ids
+    return Encoder(spec).batch(ids, features, user=user, context={"hour": int(rng.integers(24))}), ids
 
 
 def rows(batch: Batch) -> Batch:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.features import FeatureError, encode, encode_context, encode_items, item_hashes
+from models.features import Encoder, FeatureError, item_hashes
 from models.spec import FeatureSpec
 
 USER = {"country": "nl", "interests": ["a", 7, True]}
@@ -18,15 +18,14 @@ def columns(layout):
 def test_published_hashes_never_change():
     """Weights are tied to these rows: another number here means retraining every model."""
     spec = FeatureSpec.from_toml('[[fields]]\nname="a"\nside="item"\nkind="categorical"\nbuckets=1000000\nwidth=2')
-    index, _ = encode_items(spec, ["x", "y"], [{"a": "caf\u00e9"}, {"a": 42}])
+    index, _ = Encoder(spec).items(["x", "y"], [{"a": "caf\u00e9"}, {"a": 42}])
     assert index.tolist() == [[301914], [899508]]
     assert item_hashes(["item-1"]).tolist() == [12172481486005482930]
     assert spec.hash == "beabb7212c800b92"
 
 
 def test_shapes_and_weights(spec):
-    batch = encode(
-        spec,
+    batch = Encoder(spec).batch(
         ["a", "b"],
         [{"price": 2.5, "topics": ["t1", "t2"]}, None],
         user=USER,
@@ -46,26 +45,26 @@ def test_shapes_and_weights(spec):
 
 
 def test_a_field_may_take_the_id(spec):
-    first, _ = encode_items(spec, ["a", "b", "a"], [None] * 3)
+    first, _ = Encoder(spec).items(["a", "b", "a"], [None] * 3)
     start = columns(spec.item)["id"].start
     assert first[0, start] == first[2, start] != first[1, start]
 
 
 @given(value=st.one_of(st.text(max_size=20), st.integers(-(2**63), 2**63), st.booleans()))
 def test_every_value_lands_in_its_fields_rows(spec, value):
-    index, weight = encode_context(spec, user={"country": value})
+    index, weight = Encoder(spec).context(user={"country": value})
     column = columns(spec.context)["country"]
     assert column.offset < index[0, column.start] <= column.offset + column.field.buckets
     assert weight[0, column.start] == 1.0
     same = {"true": True, "false": False}.get(value, value) if isinstance(value, str) else str(value)
     if not isinstance(value, bool):
-        again, _ = encode_context(spec, user={"country": same})
+        again, _ = Encoder(spec).context(user={"country": same})
         assert again[0, column.start] == index[0, column.start]
 
 
 def test_missing_null_and_empty_are_the_same_row(spec):
     for features in ({}, {"country": None}, {"country": None, "interests": []}):
-        index, weight = encode_context(spec, user=features)
+        index, weight = Encoder(spec).context(user=features)
         for name in ("country", "interests", "hour"):
             column = columns(spec.context)[name]
             assert index[0, column.start] == column.offset
@@ -73,7 +72,7 @@ def test_missing_null_and_empty_are_the_same_row(spec):
 
 
 def test_outliers_are_clipped(spec):
-    _, weight = encode_context(spec, context={"hour": 1e9})
+    _, weight = Encoder(spec).context(context={"hour": 1e9})
     assert weight[0, columns(spec.context)["hour"].start] == 10.0
 
 
@@ -90,7 +89,7 @@ def test_outliers_are_clipped(spec):
 )
 def test_refuses_user_features(spec, features, code, path):
     with pytest.raises(FeatureError) as caught:
-        encode_context(spec, user=features)
+        Encoder(spec).context(user=features)
     assert (caught.value.code, caught.value.path) == (code, path)
 
 
@@ -107,5 +106,5 @@ def test_refuses_user_features(spec, features, code, path):
 )
 def test_refuses_numbers_and_names_the_candidate(spec, value, code):
     with pytest.raises(FeatureError) as caught:
-        encode_items(spec, ["a", "b"], [None, {"price": value}])
+        Encoder(spec).items(["a", "b"], [None, {"price": value}])
     assert (caught.value.code, caught.value.path) == (code, "candidates[1].features.price")

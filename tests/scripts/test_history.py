@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.features import encode_context, encode_items
+from models.features import Encoder
 from models.spec import FeatureSpec
 from scripts.history import LogError, Logged, Skipped, read_csv, read_jsonl
 
@@ -75,9 +75,10 @@ def test_csv_and_jsonl_say_the_same(tmp_path: Path) -> None:
 
 def test_what_is_read_is_what_the_encoder_takes(tmp_path: Path) -> None:
     rows, _ = csv_of(tmp_path, "1,u1,i1,0,cz,13.5,a;b,de", "2,u1,i1,0,,,,")
+    encoder = Encoder(SPEC)
     for row in rows:
-        encode_context(SPEC, user_id=row.user_id, user=row.user, context=row.context)
-        encode_items(SPEC, [row.item_id], [row.item])
+        encoder.context(user_id=row.user_id, user=row.user, context=row.context)
+        encoder.items([row.item_id], [row.item])
     assert (rows[1].user, rows[1].context, rows[1].item) == ({}, {}, {}), "an empty cell is a missing value"
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from models.features import FeatureError, encode
+from models.features import Encoder, FeatureError
 from models.spec import FeatureSpec
 from scripts.history import Logged
 from scripts.recorder import Entries, Recorder
@@ -69,7 +69,7 @@ def test_a_served_record_says_what_is_known_and_no_more() -> None:
     first, second, third = (
         decode_served(payload) for stream, payload, _ in recorded(confirm=False) if "served" in stream
     )
-    batch = encode(SPEC, ["a"], [{}], user={"country": "cz"})
+    batch = Encoder(SPEC).batch(["a"], [{}], user={"country": "cz"})
     for expected, got in zip(batch, (*first.context(), *first.items()), strict=True):
         np.testing.assert_array_equal(got, expected)
     assert (first.strategy, first.p_click, first.score, first.propensity) == ("logged", [0.25], [0.25], None)

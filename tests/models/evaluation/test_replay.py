@@ -8,7 +8,7 @@ import pytest
 from models.evaluation.r6b import Event
 from models.evaluation.replay import Protocol, Result, replay
 from models.evaluation.simulator import R6bWorld
-from models.features import encode, item_hashes
+from models.features import Encoder, item_hashes
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.noise import combine, draw
@@ -126,7 +126,9 @@ def test_the_warm_up_learns_every_display_in_order_and_then_only_what_matches(sh
     assert min(len(label) for _, label in recorder.batches) > 1
 
     rows = np.concatenate([batch.item_index for batch, _ in recorder.batches])[:500]
-    expected = [encode(SPEC, [event.candidates[event.displayed]], [None]).item_index for event in short_log[:500]]
+    expected = [
+        Encoder(SPEC).batch([event.candidates[event.displayed]], [None]).item_index for event in short_log[:500]
+    ]
     np.testing.assert_array_equal(rows, np.concatenate(expected))
 
 
@@ -157,7 +159,7 @@ def greedy_display(events: Iterable[Event], model: Learner) -> list[Event]:
     shown = []
     for event in events:
         ids, user = event.candidates, {"features": list(event.features)}
-        best = int(np.argmax(model.predict(encode(SPEC, ids, [None] * len(ids), user=user))))
+        best = int(np.argmax(model.predict(Encoder(SPEC).batch(ids, [None] * len(ids), user=user))))
         shown.append(event._replace(displayed=best))
     return shown
 
@@ -171,7 +173,7 @@ def test_the_pick_of_a_visit_is_what_the_scorer_would_show(name: str, short_log:
     events = []
     for number, event in enumerate(short_log[::10]):
         ids, user = event.candidates, {"features": list(event.features)}
-        batch, item_hash = encode(SPEC, ids, [None] * len(ids), user=user), item_hashes(ids)
+        batch, item_hash = Encoder(SPEC).batch(ids, [None] * len(ids), user=user), item_hashes(ids)
         seed = combine(np.zeros(1, dtype=np.uint64), np.uint64(number))
         noise = draw(policy.noise, request_seed=seed, version=0, item_hash=item_hash)
         scores = policy.scores(batch, noise, strategy.lambda_, np.zeros(len(ids)))

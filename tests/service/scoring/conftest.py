@@ -19,7 +19,7 @@ import torch
 import uvicorn
 
 from models.export import export
-from models.features import encode
+from models.features import Encoder
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.noise import draw, seed_of
 from models.policy import Policy
@@ -156,7 +156,7 @@ def _graph(spec: str, name: str, options: str) -> bytes:
 
 def _golden(policy: Policy, version: int) -> dict[str, Any]:
     ids = [f"golden-{number}" for number in range(5)]
-    batch = encode(policy.network.spec, ids, [{} for _ in ids])
+    batch = Encoder(policy.network.spec).batch(ids, [{} for _ in ids])
     hashes = np.arange(5, dtype=np.uint64)
     noise = draw(policy.noise, request_seed=np.array([1], dtype=np.uint64), version=version, item_hash=hashes)
     impressions = np.zeros(5, dtype=np.int64)

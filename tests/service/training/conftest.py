@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from models.export import export
-from models.features import encode
+from models.features import Encoder
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.registry import Strategy, build
@@ -105,7 +105,7 @@ class World:
     @staticmethod
     def served(request_id: str, items: Sequence[str] = ("a", "b"), segment: int = 0, **changes: Any) -> Served:
         tags = [{"tags": [one, len(one)]} for one in items]
-        batch = encode(World.spec, items, tags, user={"segment": segment})
+        batch = Encoder(World.spec).batch(items, tags, user={"segment": segment})
         content: dict[str, Any] = {
             "request_id": request_id,
             "time_ms": 1_000,

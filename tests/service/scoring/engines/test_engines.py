@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.export import export
-from models.features import encode, item_hashes
+from models.features import Encoder, item_hashes
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.noise import draw
@@ -67,7 +67,7 @@ def learner():
 
 def request(spec, count, rng):
     ids = [str(one) for one in rng.permutation(300)[:count]]
-    return encode(spec, ids, [None] * count, user={"interests": rng.integers(0, 40, 3).tolist()}), ids
+    return Encoder(spec).batch(ids, [None] * count, user={"interests": rng.integers(0, 40, 3).tolist()}), ids
 
 
 @pytest.fixture(scope="module")
