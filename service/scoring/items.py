@@ -1,9 +1,8 @@
 """The items in the scorer's memory: each encoded once, so that a candidate of a request may be only its id."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, repeat
 from typing import Literal
 
 import numpy as np
@@ -11,12 +10,9 @@ import numpy as np
 from models.features import Encoder, FeatureError, Features, item_hashes
 from models.spec import FeatureSpec
 from models.types import Array
+from service.scoring.rows import RowTable
 
 Outcome = Literal["stored", "deleted", "full", "misfit"]
-
-_AT_A_TIME = 1_000  # ids looked at without a pause
-
-_NOBODY = 0  # the row of unknown items: all zero, and never written
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class ItemStore:
     """Id -> encoded row, under one feature spec. One task writes; `find` may come between any two of its calls.
 
     The arrays have their full size from the start: the system gives a page only when a row on it is written, so nothing
-    is ever copied to make room. Weights are kept of those slots alone whose weight says anything. Features are not.
+    is ever copied to make room. Neither ids nor features are kept, and weights only where they say anything.
 
     Args:
         encoder: of the spec; `fits` says of which other specs the rows are true, too.
@@ -43,22 +39,22 @@ class ItemStore:
     def __init__(self, encoder: Encoder, *, max_items: int) -> None:
         #: Whether all items of the log have been read once. Until then an item that is missing may be on its way.
         self.complete = False
-        self._encoder, self._layout, self._max_items = encoder, encoder.spec.item, max_items
+        self.encoder = encoder
+        self._layout, self._max_items = encoder.spec.item, max_items
         columns = [column for table in self._layout.tables for column in table.columns]
         weighted = [column for column in columns if column.field.kind != "categorical"]
         self._weighted = [slot for one in weighted for slot in range(one.start, one.start + one.field.slots)]
-        rows = max_items + 1
+        rows = max_items + 1  # row 0 is nobody's: unknown items are gathered from it
         self._index = np.zeros((rows, self._layout.slots), dtype=np.int32)
         self._weight = np.zeros((rows, len(self._weighted)), dtype=np.float32)
-        self._hash = np.zeros(rows, dtype=np.uint64)
         self._scanned = np.zeros(rows, dtype=np.uint32)  # number of the scan in which the row was written
         self._scan = 0
-        self._rows: dict[str, int] = {}
-        self._free: list[int] = []
-        self._end = _NOBODY + 1  # first row that was never used
+        self._table = RowTable(max_items)
+        self._free: list[int] = []  # rows whose item is gone
+        self._end = 1  # first row that was never used
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._end - 1 - len(self._free)
 
     def fits(self, spec: FeatureSpec) -> bool:
         """Whether the rows are what `spec` would encode."""
@@ -66,18 +62,21 @@ class ItemStore:
 
     def find(self, ids: Sequence[str]) -> Found | None:
         """The rows of B ids. None where there are no items, and none are on their way."""
-        if self.complete and not self._rows:
+        if self.complete and not len(self):
             return None
-        rows = np.fromiter(map(self._rows.get, ids, repeat(_NOBODY)), np.intp, len(ids))
-        known, item_hash = rows != _NOBODY, self._hash.take(rows)
+        hashes = item_hashes(ids)
+        rows = self._table.find(hashes)
+        known = rows != 0
         weight = np.ones((len(ids), self._layout.slots), dtype=np.float32)
         if self._weighted:
             weight[:, self._weighted] = self._weight.take(rows, axis=0)
         if not known.all():
-            unknown = np.flatnonzero(~known)
-            item_hash[unknown] = item_hashes([ids[place] for place in unknown.tolist()])
-            weight[unknown] = 0.0
-        return Found(known, self._index.take(rows, axis=0), weight, item_hash)
+            weight[~known] = 0.0
+        return Found(known, self._index.take(rows, axis=0), weight, hashes)
+
+    def check(self, item_id: str, features: Features) -> None:
+        """Raises FeatureError where `update` would find a misfit; its path begins with "candidates[0]."."""
+        self.encoder.items([item_id], [features])
 
     def update(self, items: Mapping[str, Features | None]) -> Counter[Outcome]:
         """Stores the features of each id, or forgets it where they are None.
@@ -86,37 +85,33 @@ class ItemStore:
         one) leave the item unknown rather than as it was before.
         """
         given = {one: features for one, features in items.items() if features is not None}
-        fitting, index, weight = self._encode(given)
+        ids, index, weight = self._encode(given)
         outcomes: Counter[Outcome] = Counter()
-        outcomes["misfit"] = len(given) - len(fitting)
-        self._forget(given.keys() - set(fitting))
-        outcomes["deleted"] = self._forget(items.keys() - given.keys())
-        places, rows = self._claim(fitting)
-        outcomes["stored"], outcomes["full"] = len(rows), len(fitting) - len(rows)
-        self._index[rows] = index[places]
-        self._weight[rows] = weight[places][:, self._weighted]
-        self._hash[rows] = item_hashes([fitting[place] for place in places])
+        outcomes["misfit"] = len(given) - len(ids)
+        self._forget(item_hashes(list(given.keys() - set(ids))))
+        outcomes["deleted"] = self._forget(item_hashes(list(items.keys() - given.keys())))
+        rows = self._claim(item_hashes(ids))
+        stored = rows != 0
+        outcomes["stored"], outcomes["full"] = int(stored.sum()), int((~stored).sum())
+        rows = rows[stored]
+        self._index[rows] = index[stored]
+        self._weight[rows] = weight[stored][:, self._weighted]
         self._scanned[rows] = self._scan
         return outcomes
-
-    def check(self, item_id: str, features: Features) -> None:
-        """Raises FeatureError where `update` would find a misfit; its path begins with "candidates[0]."."""
-        self._encoder.items([item_id], [features])
 
     def begin_scan(self) -> None:
         """From here on every item that still exists is given to `update` again."""
         self._scan += 1
 
-    def unscanned(self) -> Iterator[list[str]]:
-        """Ids that were not given since `begin_scan`, a few at a time: `update` must wait until the last of them."""
-        pairs = iter(self._rows.items())
-        while some := list(islice(pairs, _AT_A_TIME)):
-            yield [one for one, row in some if self._scanned[row] != self._scan]
+    def forget_unscanned(self) -> Iterator[int]:
+        """Forgets whatever was not given since `begin_scan`, a part at each step; how many of it each time."""
+        for hashes, rows in self._table.blocks():
+            yield self._forget(hashes[self._scanned[rows] != self._scan])
 
     def _encode(self, given: Mapping[str, Features]) -> tuple[list[str], Array, Array]:
         """(n ids that fit, (n, Ki) int32, (n, Ki) float32)."""
         try:
-            return list(given), *self._encoder.items(list(given), list(given.values()))
+            return list(given), *self.encoder.items(list(given), list(given.values()))
         except FeatureError:  # somewhere among them
             return self._encode({one: features for one, features in given.items() if self._takes(one, features)})
 
@@ -127,28 +122,23 @@ class ItemStore:
             return False
         return True
 
-    def _claim(self, ids: Sequence[str]) -> tuple[list[int], list[int]]:
-        """(places in ids, their rows), without those for which there is no room."""
-        places, rows = [], []
-        for place, one in enumerate(ids):
-            row = self._rows.get(one) or self._unused()
-            if row is not None:
-                self._rows[one] = row
-                places.append(place)
-                rows.append(row)
-        return places, rows
+    def _claim(self, hashes: Array) -> Array:
+        """The rows of (n,) items, old or new ones, 0 where there is no room."""
+        rows = self._table.find(hashes)
+        new = np.flatnonzero(rows == 0)
+        reused = [self._free.pop() for _ in range(min(len(new), len(self._free)))]
+        end = min(self._end + len(new) - len(reused), self._max_items + 1)
+        claimed = np.array([*reused, *range(self._end, end)], dtype=np.intp)
+        self._end = end
+        new = new[: len(claimed)]
+        self._table.add(hashes[new], claimed)
+        rows[new] = claimed
+        return rows
 
-    def _unused(self) -> int | None:
-        """A row for a new item; None where there is no room."""
-        if self._free:
-            return self._free.pop()
-        if self._end > self._max_items:
-            return None
-        self._end += 1
-        return self._end - 1
-
-    def _forget(self, ids: Iterable[str]) -> int:
-        """How many of them there were."""
-        freed = [row for one in ids if (row := self._rows.pop(one, None)) is not None]
+    def _forget(self, hashes: Array) -> int:
+        """How many of (n,) items there were."""
+        rows = self._table.find(hashes)
+        self._table.remove(hashes)
+        freed = rows[rows != 0].tolist()
         self._free += freed
         return len(freed)

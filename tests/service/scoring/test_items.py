@@ -151,14 +151,18 @@ def test_features_that_do_not_fit_leave_the_item_unknown(features: dict[str, Any
     assert caught.value.path.startswith("candidates[0].features.")
 
 
-def test_a_scan_tells_what_is_gone() -> None:
+def test_what_a_scan_did_not_meet_is_gone() -> None:
     store = complete(max_items=5_000)
     everything = {f"i-{number}": BLUE for number in range(3_000)}
     store.update(everything)
     store.begin_scan()
     store.update({one: RED for one in everything if one not in ("i-0", "i-2999")})
-    assert [one for some in store.unscanned() for one in some] == ["i-0", "i-2999"]
-    assert all(len(some) < 1_000 for some in store.unscanned())
+    assert sum(store.forget_unscanned()) == 2
+    assert_holds(store, {one: RED for one in everything if one not in ("i-0", "i-2999")})
+    assert not found(store, "i-0", "i-2999").known.any()
+    store.begin_scan()
+    assert sum(store.forget_unscanned()) == 2_998
+    assert store.find(["i-1"]) is None
 
 
 def test_which_specs_the_rows_fit() -> None:
