@@ -17,6 +17,7 @@ class Entry(NamedTuple):
     extras: str  # that it needs
 
 
+#: As they are typed: "bench engine" is the function `engine` of `scripts.bench.engine`.
 COMMANDS = {
     "serve": Entry("Run the scorer: ranks candidates over HTTP and takes feedback.", "serve"),
     "train": Entry("Run the trainer: learns from the clicks and publishes versions.", "train"),
@@ -29,15 +30,25 @@ COMMANDS = {
 class LazyGroup(TyperGroup):
     """Lists the commands without importing them, and imports the one that is called."""
 
+    within = ""
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, listed, rest = super().resolve_command(ctx, args)
-        return name, load(name) if name else listed, rest
+        full = f"{self.within}{name}"
+        return name, load(full) if full in COMMANDS else listed, rest
+
+
+class LazyBench(LazyGroup):
+    """The same, below `agerank bench`."""
+
+    within = "bench "
 
 
 def load(name: str) -> Any:
-    """The command with all its options, from `scripts.<name>`. Exits with 2 where an extra is not installed."""
+    """The command of that name in COMMANDS, with all its options. Exits with 2 where an extra is not installed."""
+    path = name.split()
     try:
-        module = import_module(f"scripts.{name}")
+        module = import_module(".".join(["scripts", *path]))
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in ("models", "service", "scripts"):
@@ -45,7 +56,7 @@ def load(name: str) -> Any:
         typer.echo(f"agerank {name} needs {missing}: pip install 'agerank[{COMMANDS[name].extras}]'", err=True)
         raise typer.Exit(2) from None
     single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-    single.command(name)(getattr(module, name))
+    single.command(path[-1])(getattr(module, path[-1]))
     return typer.main.get_command(single)
 
 
@@ -63,8 +74,23 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
+bench = typer.Typer(cls=LazyBench, no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(bench, name="bench", short_help="Measure speed, against other servers and other ways.")
+
 for _name, _entry in COMMANDS.items():
-    app.command(_name, help=_entry.summary)(lambda: None)  # listed only: LazyGroup puts the real one in its place
+    _group, _last = (bench, _name.removeprefix("bench ")) if _name.startswith("bench ") else (app, _name)
+    _group.command(_last, help=_entry.summary)(lambda: None)  # listed only: LazyGroup puts the real one in its place
+
+
+@bench.callback()
+def _bench() -> None:
+    """Measure speed, against rivals in the same run: a figure is a median of several runs, a ratio one of their ratios.
+
+    The work is the same for all: a network of 25 fields of width 8 and hidden layers of 256, 128 and 64 units, 450
+    candidates or as many as are asked for. docs/benchmarks.md explains every figure and how to keep a machine quiet.
+
+    To begin: `agerank bench engine`. It takes a minute.
+    """
 
 
 @app.callback()

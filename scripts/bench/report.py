@@ -1,0 +1,78 @@
+"""What every benchmark prints: the machine, a table or JSON, and on stderr what it is at."""
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from scripts.bench.measure import Tell
+
+Row = dict[str, Any]
+Runs = Annotated[int, typer.Option(min=1, help="Each figure is the median of so many.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Only a JSON list of rows on stdout; the rest goes to stderr.")]
+
+
+class Column(NamedTuple):
+    """Where a key of the rows stands in the table."""
+
+    key: str
+    title: str
+    form: str = ""  # as of format(); of a number
+
+
+def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, title: str, as_json: bool) -> None:
+    """Prints the rows: as a table, with "-" for None, or with `as_json` as they are."""
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column.title, justify="right" if column.form else "left")
+    for row in rows:
+        table.add_row(*(_cell(row[column.key], column.form) for column in columns))
+    Console(highlight=False).print(table)
+
+
+@contextmanager
+def progress(*, as_json: bool, versions: Sequence[str] = ("numpy", "onnxruntime")) -> Iterator[Tell]:
+    """Prints the machine's line, then yields what to tell the progress to: one line of a terminal, or a line each.
+
+    Args:
+        as_json: keeps stdout free for the rows.
+        versions: distributions to name, those that are installed.
+    """
+    Console(stderr=as_json, highlight=False).print(machine(versions), soft_wrap=True, markup=False)
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda what: console.print(what, soft_wrap=True, markup=False)
+        return
+    with console.status("") as status:
+        yield status.update
+
+
+def machine(versions: Sequence[str]) -> str:
+    """The CPU's model, how many of its cores are ours, and versions of what is measured."""
+    model = platform.processor() or platform.machine()
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    found = [f"Python {platform.python_version()}"]
+    for name in ("agerank", *versions):
+        with suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    cores = len(os.sched_getaffinity(0))
+    return f"{model}, {cores} core{'s'[: cores > 1]} | {', '.join(found)}"
+
+
+def _cell(value: Any, form: str) -> str:
+    return "-" if value is None else format(value, form)
