@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
 from models.networks.click import ClickNetwork
 from models.registry import Strategy
@@ -64,6 +65,8 @@ def export(network: ClickNetwork, strategy: Strategy) -> bytes:
     with warnings.catch_warnings():
         # The newer exporter takes 6 s instead of 0.2 s, writes five times the bytes and puts source paths into them.
         warnings.simplefilter("ignore", DeprecationWarning)
+        # A branch on a size is taken here once and for all. The sizes branched on are constants of a graph.
+        warnings.simplefilter("ignore", TracerWarning)
         torch.onnx.export(
             graph,
             tuple(inputs.values()),

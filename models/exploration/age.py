@@ -86,12 +86,13 @@ class Age:
             found = self._explore(network, params, every, p, masks, inputs.lambda_)
             score, dy, norm = (torch.where(is_open, *pair) for pair in zip(found, closed, strict=True))
         else:  # b of the B candidates go on
-            rows = torch.nonzero(is_open[:, 0])[:, 0]
+            place = torch.nonzero(is_open.squeeze(1))  # (b, 1)
+            rows = place.squeeze(1)
             masks = masks if masks.shape[1] == 1 else masks[:, rows]
             found = self._explore(network, params, every.take(rows), p[rows], masks, inputs.lambda_)
-            score, dy, norm = (old.index_copy(0, rows, new) for new, old in zip(found, closed, strict=True))
+            score, dy, norm = (old.scatter(0, place, new) for new, old in zip(found, closed, strict=True))
         columns = (p, score, dy, is_open.to(p.dtype), threshold, norm)
-        return Scores(*(column[:, 0] for column in columns))
+        return Scores(*(column.squeeze(1) for column in columns))
 
     def _explore(
         self, network: ClickNetwork, params: Params, at: Forward, p: Tensor, masks: Tensor, lambda_: Tensor
@@ -103,7 +104,7 @@ class Age:
         image, norm = self._direction(network, params, at, step.abs())
         explored = torch.sigmoid(network.forward(params, at.a + step * image).logit)  # [1] eq. (14)
         # Without a step the score is f(h) to the bit, not the same number by another path.
-        return torch.where((step != 0) & (norm > 0), explored, p), uncertainty, norm
+        return torch.where(step * norm == 0, p, explored), uncertainty, norm
 
     def _uncertainty(self, p: Tensor, draws: Tensor) -> Tensor:
         """dy (b, 1) from y' (b, 1) and N dropout predictions (b, S)."""
@@ -124,8 +125,8 @@ class Age:
         """
         u = network.pullback(params, at)
         image = network.lift(params, u)
-        norm = _root(_dot(u, image))  # |grad f|^2 = u' W1 W1' u
-        unit = image * _inverse(norm)  # [1] eq. (10)
+        norm = _length(_dot(u, image))  # |grad f|^2 = u' W1 W1' u
+        unit = _over(image, norm)  # [1] eq. (10)
         if self.direction == "fgm":
             return unit, norm
         if self.pgd == "literal":
@@ -137,8 +138,8 @@ class Age:
         for _ in range(1, self.steps):
             u = network.pullback(params, network.forward(params, at.a + dz))
             moved = network.lift(params, u, onto=dz)  # of dz + grad f(h + dz)
-            # |dz + grad f|^2 = 1 + 2 dz.grad f + |grad f|^2; no step leaves a dz of 0, and its gradient is 0.
-            dz = moved * _inverse(_root(1.0 + _dot(u, dz + moved)))
+            # |dz + grad f|^2 = 1 + 2 dz.grad f + |grad f|^2. A dz of 0 stays, for its gradient is 0.
+            dz = _over(moved, _length(1.0 + _dot(u, dz + moved)))
         return dz
 
     def _projected(
@@ -151,24 +152,24 @@ class Age:
         for _ in range(1, self.steps):
             u = network.pullback(params, network.forward(params, at.a + dz))
             image = network.lift(params, u)
-            norm = _root(_dot(u, image))
-            pace = stride * _inverse(norm)
-            moved = _root(length**2 + 2.0 * pace * _dot(u, dz) + (pace * norm) ** 2)
-            length = torch.minimum(moved, radius)
-            dz = (dz + pace * image) * (length * _inverse(moved))
-        return dz * _inverse(length)
+            norm = _length(_dot(u, image))
+            pace = _over(stride, norm)
+            far = _length(length**2 + 2.0 * pace * _dot(u, dz) + (pace * norm) ** 2)
+            length = torch.minimum(far, radius)
+            dz = (dz + pace * image) * _over(length, far)
+        return _over(dz, length)
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:
-    """Row by row, (b, H), (b, H) -> (b, 1). As a product with ones, which onnxruntime does faster than a sum."""
-    return torch.mm(one.new_ones(1, one.shape[1]), (one * other).T).T
+    """Row by row, (b, H), (b, H) -> (b, 1)."""
+    return (one * other).sum(1, keepdim=True)
 
 
-def _root(squared: Tensor) -> Tensor:
+def _length(squared: Tensor) -> Tensor:
     """Square root of what may be a rounding error below 0."""
     return torch.sqrt(torch.clamp(squared, min=0.0))
 
 
-def _inverse(length: Tensor) -> Tensor:
-    """1 / length, and 0 for a length of 0."""
-    return torch.where(length > 0, 1.0 / length, 0.0)
+def _over(vector: Tensor, length: Tensor) -> Tensor:
+    """vector / length; no direction is made of what is shorter than rounding."""
+    return vector / torch.clamp(length, min=1e-15)

@@ -131,7 +131,7 @@ class ClickNetwork:
 
     def logit(self, params: Params, batch: Batch[Tensor]) -> Tensor:
         """Click logit without dropout, (B,)."""
-        return self.forward(params, self.first(params, *self.embed(params, batch))).logit[:, 0]
+        return self.forward(params, self.first(params, *self.embed(params, batch))).logit.squeeze(1)
 
     def draws(self, params: Params, hidden: Sequence[Tensor], masks: Tensor, dropout: Dropout = "full") -> Tensor:
         """Click logits under dropout, (S, B).
@@ -143,18 +143,18 @@ class ClickNetwork:
                 one trunk and S heads.
         """
         weight, bias = params["mlp.out.weight"], params["mlp.out.bias"]
-        draws, rows, _ = masks.shape
+        draws, rows = masks.shape[:2]
         if dropout == "last_layer":
             if rows == 1:
                 return _heads(hidden[-1], masks[:, 0] * weight, bias)
             return torch.matmul(hidden[-1] * masks, weight) + bias
         z, start = hidden[0], 0
         for layer, units in enumerate(self.config.hidden):
-            mask = masks[:, :, start : start + units]
             if layer:
-                z = _relu_layer(params, layer, z.reshape(-1, z.shape[2])).reshape(draws, -1, units)
-            z, start = z * mask, start + units  # (S, B, H)
-        return _heads(z.reshape(-1, z.shape[2]), weight[None], bias).reshape(draws, -1)
+                z = _relu_layer(params, layer, z.reshape(-1, self.config.hidden[layer - 1])).reshape(draws, -1, units)
+            z = z * masks[:, :, start : start + units]  # (S, B, H)
+            start += units
+        return _heads(z.reshape(-1, self.config.hidden[-1]), weight[None], bias).reshape(draws, -1)
 
     def pullback(self, params: Params, at: Forward) -> Tensor:
         """u = df/da (B, H), f the click probability, without autograd: grad_h f = W1' u."""
@@ -232,15 +232,21 @@ def _pool(params: Params, layout: Layout, index: Tensor, weight: Tensor) -> Tens
     parts = []
     for table in layout.tables:
         first, last = table.columns[0], table.columns[-1]
-        slots = slice(first.start, last.start + last.field.slots)
+        end = last.start + last.field.slots
+        slots = (
+            slice(first.start, end) if len(layout.tables) > 1 else slice(None)
+        )  # of all there is, nothing to cut out
         rows = functional.embedding(index[:, slots], params[f"embedding.{table.name}"])  # (R, slots, width)
         # `models.spec` puts them first: their weight is 1, and they need no sum.
         plain = sum(column.field.kind == "categorical" for column in table.columns)
-        if plain:
-            parts.append(rows[:, :plain].flatten(1))
-        if plain < len(table.columns):
-            weighted = rows[:, plain:] * weight[:, slots][:, plain:, None]
-            for column in table.columns[plain:]:
-                begin = column.start - first.start - plain
-                parts.append(weighted[:, begin : begin + column.field.slots].sum(1))
+        if plain == len(table.columns):
+            parts.append(rows.flatten(1))
+            continue
+        parts.append(rows[:, :plain].flatten(1))
+        weighted = rows[:, plain:] * weight[:, first.start + plain : end, None]
+        for column in table.columns[plain:]:
+            begin = column.start - first.start - plain
+            parts.append(weighted[:, begin : begin + column.field.slots].sum(1))
+    if len(parts) == 1:
+        return parts[0]
     return torch.cat(parts, dim=1) if parts else weight.new_zeros(weight.shape[0], 0)
