@@ -4,9 +4,10 @@
     |-- BadRequest            400   malformed_json
     |-- NotFound              404   not_found
     |-- MethodNotAllowed      405   method_not_allowed
-    |-- TooLarge              413   body_too_large, too_many_candidates, too_many_events
+    |-- TooLarge              413   body_too_large, too_many_candidates, too_many_events, too_many_items
     |-- Invalid               422   invalid_request, duplicate_candidate, unknown_strategy, unknown_feature, feature_*
     |-- Internal              500   internal
+    |-- Full                  507   items_full
     |-- Unavailable           503   not_ready, overloaded, log_unavailable, deadline_exceeded (Retry-After)
     |-- EventError                  a stream entry that cannot be read: dead-lettered with its code
     |-- CheckpointError             a version that may not be served: refused with its code
@@ -54,7 +55,7 @@ class MethodNotAllowed(ServiceError):
 
 
 class TooLarge(ServiceError):
-    """More bytes, candidates or events than a request may carry."""
+    """More bytes, candidates, events or items than a request may carry."""
 
     status = 413
 
@@ -69,6 +70,12 @@ class Internal(ServiceError):
     """A fault of ours."""
 
     status = 500
+
+
+class Full(ServiceError):
+    """There is no room for more."""
+
+    status = 507
 
 
 class Unavailable(ServiceError):

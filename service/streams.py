@@ -47,6 +47,8 @@ class StreamNames:
         self.inputs = tuple(f"{one}:{kind}" for one in self._partitions for kind in ("served", "feedback"))
         self.models = f"{prefix}:models"
         self.dead = f"{prefix}:dead"
+        self.items = f"{prefix}:{{items}}"
+        self.item_changes = f"{self.items}:changes"
 
     def served(self, request_id: str) -> str:
         return f"{self._partition(request_id)}:served"
@@ -171,16 +173,23 @@ class LogReader:
 
     def _lost(self, stream: str, position: str) -> bool:
         try:
-            info = self._client.xinfo_stream(stream)
+            info: Mapping[str, Any] | None = self._client.xinfo_stream(stream)
         except ResponseError as error:
             if "no such key" not in str(error):
                 raise
-            return position != START  # we have read from a stream that is gone
-        if order(info["last-generated-id"].decode()) <= order(position):
-            return False
-        if order(info.get("max-deleted-entry-id", b"0-0").decode()) > order(position):
-            return True
-        first = info["first-entry"]
-        if position == START:  # only a server that counts (7.0) can tell
-            return bool(info.get("entries-added", info["length"]) > info["length"])
-        return first is None or order(first[0].decode()) > order(position)
+            info = None
+        return lost(info, position)
+
+
+def lost(info: Mapping[str, Any] | None, position: str) -> bool:
+    """Whether entries after `position` are gone, by a stream's XINFO STREAM, None where there is no such stream."""
+    if info is None:
+        return position != START  # we have read from a stream that is gone
+    if order(info["last-generated-id"].decode()) <= order(position):
+        return False
+    if order(info.get("max-deleted-entry-id", b"0-0").decode()) > order(position):
+        return True
+    first = info["first-entry"]
+    if position == START:  # only a server that counts (7.0) can tell
+        return bool(info.get("entries-added", info["length"]) > info["length"])
+    return first is None or order(first[0].decode()) > order(position)

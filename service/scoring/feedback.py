@@ -21,12 +21,6 @@ LONGEST_AHEAD_S = 300.0  # a clock may be a little wrong; one that is more would
 _event = msgspec.json.Decoder(Event)
 
 
-class _Identified(msgspec.Struct):
-    """What a rejected event is called in its result, where it can be told."""
-
-    id: str | None = None
-
-
 class Feedback:
     """Takes posted events.
 
@@ -91,15 +85,8 @@ def _read(raw: Raw) -> Event | EventResult:
     except (msgspec.ValidationError, UnicodeDecodeError) as error:
         fault = schemas.invalid(error, "invalid_event")
         detail = f"{fault.path}: {fault.detail}" if fault.path else fault.detail
-        return EventResult(id=_id_of(raw), result="rejected", code="invalid_event", detail=detail)
+        return EventResult(id=schemas.id_of(raw), result="rejected", code="invalid_event", detail=detail)
     if event.time and event.time.timestamp() > time.time() + LONGEST_AHEAD_S:
         detail = f"time lies more than {LONGEST_AHEAD_S:g} s ahead of the service's clock"
         return EventResult(id=event.id, result="rejected", code="event_time", detail=detail)
     return event
-
-
-def _id_of(raw: Raw) -> str | None:
-    try:
-        return msgspec.json.decode(raw, type=_Identified).id
-    except (msgspec.ValidationError, UnicodeDecodeError):
-        return None

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from models.features import Encoder, FeatureError, Features, item_hashes
+from models.features import Encoder, FeatureError, Features, Row, item_hashes
 from models.spec import FeatureSpec
 from models.types import Array
 from service.scoring.rows import RowTable
@@ -74,11 +74,11 @@ class ItemStore:
             weight[~known] = 0.0
         return Found(known, self._index.take(rows, axis=0), weight, hashes)
 
-    def check(self, item_id: str, features: Features) -> None:
-        """Raises FeatureError where `update` would find a misfit; its path begins with "candidates[0]."."""
-        self.encoder.items([item_id], [features])
+    def check(self, ids: Sequence[str], features: Sequence[Features | Row]) -> None:
+        """Raises FeatureError where `update` would find a misfit; the path begins at its place, "candidates[0]."."""
+        self.encoder.items(ids, features)
 
-    def update(self, items: Mapping[str, Features | None]) -> Counter[Outcome]:
+    def update(self, items: Mapping[str, Features | Row | None]) -> Counter[Outcome]:
         """Stores the features of each id, or forgets it where they are None.
 
         Takes time in proportion: give it few at a time. Features that do not fit the spec (of another lane, or an older
@@ -108,16 +108,19 @@ class ItemStore:
         for hashes, rows in self._table.blocks():
             yield self._forget(hashes[self._scanned[rows] != self._scan])
 
-    def _encode(self, given: Mapping[str, Features]) -> tuple[list[str], Array, Array]:
+    def _encode(self, given: Mapping[str, Features | Row]) -> tuple[list[str], Array, Array]:
         """(n ids that fit, (n, Ki) int32, (n, Ki) float32)."""
+        if not given:
+            nothing = self._index[:0]
+            return [], nothing, nothing
         try:
             return list(given), *self.encoder.items(list(given), list(given.values()))
         except FeatureError:  # somewhere among them
             return self._encode({one: features for one, features in given.items() if self._takes(one, features)})
 
-    def _takes(self, item_id: str, features: Features) -> bool:
+    def _takes(self, item_id: str, features: Features | Row) -> bool:
         try:
-            self.check(item_id, features)
+            self.check([item_id], [features])
         except FeatureError:
             return False
         return True

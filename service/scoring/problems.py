@@ -26,6 +26,8 @@ TITLES = {
     "body_too_large": "The body is too large",
     "too_many_candidates": "Too many candidates",
     "too_many_events": "Too many events",
+    "too_many_items": "Too many items",
+    "items_full": "The item store is full",
     "not_found": "No such resource",
     "method_not_allowed": "The resource does not know this method",
     "not_ready": "No model is loaded",

@@ -1,7 +1,6 @@
 """The words on the wire of the scorer, and their decoding. The docstrings are the descriptions in /openapi.json."""
 
 import re
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -88,7 +87,7 @@ class Explain(Struct, frozen=True, kw_only=True):
     rank_without_exploration: int
 
 
-class RankedItem(Struct, frozen=True):
+class RankedItem(Struct, frozen=True, gc=False):
     """A shown candidate. rank counts from 1; p_click is the plain prediction, score (times bid) orders the list."""
 
     id: str
@@ -100,7 +99,7 @@ class RankedItem(Struct, frozen=True):
     explain: Explain | UnsetType = UNSET
 
 
-WarningCode = Literal["log_unavailable", "served_record_dropped", "bid_missing"]
+WarningCode = Literal["log_unavailable", "served_record_dropped", "bid_missing", "item_unknown"]
 
 
 class RankResponse(Struct, frozen=True, kw_only=True):
@@ -142,33 +141,21 @@ class _RawEvents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     events: list[Raw]
 
 
-_rank_request = msgspec.json.Decoder(RankRequest)
 _raw_events = msgspec.json.Decoder(_RawEvents)
 
 encode = msgspec.json.Encoder().encode
 
 
-def decode_rank(body: bytes, *, max_candidates: int) -> RankRequest:
-    """Raises BadRequest malformed_json, Invalid invalid_request, duplicate_candidate, TooLarge too_many_candidates."""
-    request = _decode(body, _rank_request)
-    count = len(request.candidates)
-    if count > max_candidates:
-        raise TooLarge(
-            "too_many_candidates", f"{count} candidates, at most {max_candidates} allowed", path="candidates"
-        )
-    _refuse_duplicates([candidate.id for candidate in request.candidates])
-    return request
-
-
 def decode_events(body: bytes, *, max_events: int) -> list[Raw]:
-    """The events of a batch, each still JSON. Raises like `decode_rank`, with too_many_events."""
-    events = _decode(body, _raw_events).events
+    """The events of a batch, each still JSON. Raises BadRequest, Invalid, TooLarge too_many_events."""
+    events = decode(body, _raw_events).events
     if len(events) > max_events:
         raise TooLarge("too_many_events", f"{len(events)} events, at most {max_events} allowed", path="events")
     return events
 
 
-def _decode(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
+def decode(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
+    """Raises BadRequest malformed_json, Invalid invalid_request."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -177,6 +164,18 @@ def _decode(body: bytes, decoder: "msgspec.json.Decoder[T]") -> T:
         raise BadRequest("malformed_json", str(error)) from None
     except RecursionError:
         raise BadRequest("malformed_json", "nested too deeply") from None
+
+
+class _Identified(Struct):
+    id: str | None = None
+
+
+def id_of(raw: Raw) -> str | None:
+    """What a part of a batch that is rejected is called in its result, where that can be told."""
+    try:
+        return msgspec.json.decode(raw, type=_Identified).id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 _AT = re.compile(r"^(?P<detail>.*?)(?: - at `(?:key` in `)?\$(?P<path>.*)`)?$", re.DOTALL)
@@ -192,14 +191,3 @@ def invalid(error: Exception, code: str = "invalid_request") -> ServiceError:
     if field:  # unknown or missing: the path ends at the object that should have it or should not
         path = f"{path}.{field[1]}" if path else field[1]
     return Invalid(code, detail, path=path or None)
-
-
-def _refuse_duplicates(ids: Sequence[str]) -> None:
-    if len(set(ids)) == len(ids):
-        return
-    first: dict[str, int] = {}
-    for place, one in enumerate(ids):
-        if one in first:
-            detail = f"candidate {one!r} stands at {first[one]} already"
-            raise Invalid("duplicate_candidate", detail, path=f"candidates[{place}].id")
-        first[one] = place

@@ -144,11 +144,11 @@ def test_features_that_do_not_fit_leave_the_item_unknown(features: dict[str, Any
     assert store.update({"b": RED, "a": features, "c": features, "d": BLUE}) == Counter({"stored": 2, "misfit": 2})
     assert_holds(store, {"b": RED, "d": BLUE})
     assert found(store, "a", "c").known.tolist() == [False, False]
-    store.check("a", RED)
+    store.check(["b", "a"], [BLUE, RED])
     with pytest.raises(FeatureError) as caught:
-        store.check("a", features)
+        store.check(["b", "a"], [BLUE, features])
     assert caught.value.code == code
-    assert caught.value.path.startswith("candidates[0].features.")
+    assert caught.value.path.startswith("candidates[1].features.")
 
 
 def test_what_a_scan_did_not_meet_is_gone() -> None:
