@@ -26,43 +26,63 @@ _MIX_1 = signed(0xBF58476D1CE4E5B9)
 _MIX_2 = signed(0x94D049BB133111EB)
 
 
-def draw(
-    inputs: Sequence[NoiseInput], *, request_seed: Tensor, version: Tensor, item_hash: Tensor, request: Tensor
-) -> dict[str, Tensor]:
-    """All random inputs of rows that belong to several requests of one version. The four tensors are int64.
+class TorchNoise:
+    """Draws the random inputs of one method: all that depends on them alone is settled here.
 
     Args:
         inputs: what the method declared.
-        request_seed: (Q,) bits of the requests' seeds.
-        version: (1,) the model version.
-        item_hash: (B,) bits of the items' hashes.
-        request: (B,) index into `request_seed`: whose row it is.
-
-    Returns:
-        NoiseInput.name -> (S, R, U) float32, R = 1 for the scope "version" and B for the others.
+        device: where the seeds will be.
     """
-    noise = {}
-    for one in inputs:
-        if one.scope == "candidate":
-            key = _combine(request_seed[request], item_hash)
-        else:
-            key = version if one.scope == "version" else request_seed
-        value = _draws(one, _combine(key, signed(seed_of(one.name))))
-        # A request's draws are made once and then handed to its rows.
-        noise[one.name] = value.index_select(1, request) if one.scope == "request" else value
-    return noise
+
+    def __init__(self, inputs: Sequence[NoiseInput], device: torch.device | str = "cpu") -> None:
+        self._draws = [(one, signed(seed_of(one.name)), _places(one, device), *_levels(one)) for one in inputs]
+
+    def draw(self, *, request_seed: Tensor, version: Tensor, item_hash: Tensor, request: Tensor) -> dict[str, Tensor]:
+        """All random inputs of rows that belong to several requests of one version. The four tensors are int64.
+
+        Args:
+            request_seed: (Q,) bits of the requests' seeds.
+            version: (1,) the model version.
+            item_hash: (B,) bits of the items' hashes.
+            request: (B,) index into `request_seed`: whose row it is.
+
+        Returns:
+            NoiseInput.name -> (S, R, U) float32, R = 1 for the scope "version" and B for the others.
+        """
+        noise = {}
+        for one, seed, places, first_kept, scale in self._draws:
+            if one.scope == "candidate":
+                key = _combine(request_seed[request], item_hash)
+            else:
+                key = version if one.scope == "version" else request_seed
+            bits = _shift(_mix(_mix(_combine(key, seed))[:, None] + places), 64 - _BITS)  # (S, R, U)
+            if one.distribution == "uniform":
+                value = bits.to(torch.float32) * scale
+            else:
+                value = torch.where(bits >= first_kept, scale, 0.0)
+            # A request's draws are made once and handed to all of its rows.
+            noise[one.name] = value.index_select(1, request) if one.scope == "request" else value
+        return noise
 
 
-def _draws(one: NoiseInput, key: Tensor) -> Tensor:
-    """(R,) keys -> (S, R, U) float32."""
-    place = torch.arange(1, one.draws * one.width + 1, device=key.device).reshape(one.draws, 1, one.width)
-    bits = _shift(_mix(_mix(key)[:, None] + place * _GOLDEN), 64 - _BITS)
+def _places(one: NoiseInput, device: torch.device | str) -> Tensor:
+    """(S, 1, U): what tells the numbers of one key apart.
+
+    Not computed with the draw: torch.compile knows what is in an arange, and multiplies it without wrapping.
+    """
+    count = np.arange(1, one.draws * one.width + 1, dtype=np.int64)
+    return torch.from_numpy((count * np.int64(_GOLDEN)).reshape(one.draws, 1, one.width)).to(device)
+
+
+def _levels(one: NoiseInput) -> tuple[int, float]:
+    """The least 24 bits that keep a unit, and the number that bits or a kept unit are multiplied with.
+
+    `bits / 2^24 >= rate` in whole numbers, with rate and scale rounded to float32 as in `models.noise`.
+    """
     if one.distribution == "uniform":
-        return bits.to(torch.float32) * 2.0**-_BITS
-    # bits / 2^24 >= rate, in whole numbers; rate and scale are rounded to float32 as in `models.noise`.
+        return 0, 2.0**-_BITS
     first_kept = int(np.ceil(np.float32(one.rate) * np.float32(2.0**_BITS)))
-    scale = float(np.float32(1.0) / np.float32(1.0 - one.rate))
-    return torch.where(bits >= first_kept, scale, 0.0)
+    return first_kept, float(np.float32(1.0) / np.float32(1.0 - one.rate))
 
 
 def _combine(key: Tensor, other: Tensor | int) -> Tensor:

@@ -55,11 +55,16 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     engine: Literal["onnx", "torch"] = "onnx"
+    batch_wait_s: float = Field(0.0002, ge=0, le=1)
+    batch_rows: Positive = 2_048
+    batch_fuse: bool = False
     default_strategy: str = "age_ts"
     traffic: dict[str, Share] = Field(default_factory=dict)
     traffic_salt: str = "agerank"
     max_candidates: Positive = 1_000
     max_events: Positive = 1_000
+    max_items: Positive = 2_000_000
+    max_item_batch: Positive = 1_000
     max_body_bytes: Positive = 4 * 1024 * 1024
     max_in_flight: Positive = 64
     deadline_s: Seconds = 1.0

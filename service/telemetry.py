@@ -17,6 +17,8 @@ from models.types import Array
 #: 0.25 ms to 2.5 s: ranking is milliseconds, a stall is what an operator looks for.
 LATENCY_BUCKETS = (0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 FRESHNESS_BUCKETS = (0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
+BATCH_ROWS_BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+BATCH_REQUESTS_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 CANDIDATE_BUCKETS = (1, 5, 10, 20, 50, 100, 200, 450, 1000, 2000)
 UNCERTAINTY_BUCKETS = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 STAGES = ("decode", "encode", "score", "respond")
@@ -100,6 +102,29 @@ class ScorerMetrics:
             buckets=UNCERTAINTY_BUCKETS,
             registry=registry,
         )
+        self.batch_rows = Histogram(
+            "agerank_batch_rows",
+            "Candidates of one batch of the torch engine.",
+            buckets=BATCH_ROWS_BUCKETS,
+            registry=registry,
+        )
+        self.batch_requests = Histogram(
+            "agerank_batch_requests",
+            "Requests of one batch of the torch engine.",
+            buckets=BATCH_REQUESTS_BUCKETS,
+            registry=registry,
+        )
+        self.batch_wait = Histogram(
+            "agerank_batch_wait_seconds",
+            "Time from a request's entry in the torch engine's queue to the start of its batch.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.batch_dropped = Counter(
+            "agerank_batch_dropped_total",
+            "Requests given up in the torch engine's queue, for their deadline or by their caller: never computed.",
+            registry=registry,
+        )
         self.lambda_ = Gauge("agerank_lambda", "Exploration strength in use.", ["lane", "strategy"], registry=registry)
         self.events = Counter(
             "agerank_events_total", "Events posted, by type and result.", ["type", "result"], registry=registry
@@ -112,6 +137,31 @@ class ScorerMetrics:
         )
         self.served_queue = Gauge(
             "agerank_served_queue_entries", "Served records waiting for Redis.", registry=registry
+        )
+        self.items = Gauge("agerank_items", "Items in the store.", registry=registry)
+        self.item_writes = Counter(
+            "agerank_item_writes_total",
+            "Items put or deleted through this scorer, by result.",
+            ["result"],
+            registry=registry,
+        )
+        self.item_updates = Counter(
+            "agerank_item_updates_total",
+            "Items read from Redis, by result: stored, deleted, or left out: full, misfit, unreadable.",
+            ["result"],
+            registry=registry,
+        )
+        self.items_rebuild = Histogram(
+            "agerank_items_rebuild_seconds",
+            "Time to read all items, by reason: start, trimmed (changes were gone before they were read).",
+            ["reason"],
+            buckets=FRESHNESS_BUCKETS,
+            registry=registry,
+        )
+        self.items_lag = Gauge(
+            "agerank_items_lag_seconds",
+            "Between the last change of an item in the store and the newest there is.",
+            registry=registry,
         )
         self.log_up = Gauge("agerank_log_up", "1 while the scorer reaches Redis.", registry=registry)
         self.model = Info("agerank_model", "The version being served.", ["lane"], registry=registry)

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import noise, noise_torch
-from models.noise_torch import signed
+from models import noise
+from models.noise_torch import TorchNoise, signed
 from models.types import Array, NoiseInput
 
 BITS = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**63 - 1, 2**63, 2**64 - 1])
@@ -43,13 +43,16 @@ def test_rows_of_several_requests_have_the_bits_of_each_alone(
 ) -> None:
     rows = data.draw(st.lists(st.tuples(st.integers(0, len(seeds) - 1), BITS), min_size=1, max_size=6))
     of, items = zip(*rows, strict=True)
-    found = noise_torch.draw(
-        [one],
-        request_seed=tensor(seeds, device),
-        version=tensor([version], device),
-        item_hash=tensor(items, device),
-        request=tensor(of, device),
-    )[one.name].numpy(force=True)
+    found = (
+        TorchNoise([one])
+        .draw(
+            request_seed=tensor(seeds, device),
+            version=tensor([version], device),
+            item_hash=tensor(items, device),
+            request=tensor(of, device),
+        )[one.name]
+        .numpy(force=True)
+    )
     seed = array([seeds[which] for which in of])
     expected = noise.draw([one], request_seed=seed, version=version, item_hash=array(items))[one.name]
     assert found.dtype == expected.dtype

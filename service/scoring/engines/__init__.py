@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from models.noise import draw
 from models.types import Array, Batch, Noise, NoiseInput, Scores
 from service.checkpoints import Manifest
+
+if TYPE_CHECKING:
+    from service.scoring.engines.batching import Batcher
 
 
 class SeededNoise(Mapping[str, Array]):
@@ -23,6 +26,11 @@ class SeededNoise(Mapping[str, Array]):
 
     def __init__(self, inputs: Sequence[NoiseInput], *, request_seed: int, version: int, item_hash: Array) -> None:
         self.inputs, self.request_seed, self.version, self.item_hash = inputs, request_seed, version, item_hash
+
+    def part(self, rows: slice) -> "SeededNoise":
+        """Of some of the candidates: theirs is the same."""
+        item_hash = self.item_hash[rows]
+        return SeededNoise(self.inputs, request_seed=self.request_seed, version=self.version, item_hash=item_hash)
 
     @cached_property
     def _arrays(self) -> Noise:
@@ -79,6 +87,8 @@ def load(
     graphs: Mapping[str, bytes],
     weights: Mapping[str, Array],
     threads: int = 1,
+    batcher: "Batcher | None" = None,
+    fuse: bool = False,
     previous: Engine | None = None,
 ) -> Engine:
     """An engine for one version.
@@ -86,6 +96,8 @@ def load(
     Args:
         graphs: strategy -> ONNX bytes; the torch engine does not read them.
         weights: parameter -> array.
+        batcher: has the torch engine answer requests together; the onnxruntime engine never does.
+        fuse: compile what the torch engine batches.
         previous: the engine of the version before, to take over what did not change.
 
     Raises:
@@ -95,7 +107,7 @@ def load(
     if kind == "torch":
         from service.scoring.engines.torch import TorchEngine
 
-        return TorchEngine.load(manifest, weights, threads=threads)
+        return TorchEngine.load(manifest, weights, threads=threads, batcher=batcher, fuse=fuse, previous=previous)
     from service.scoring.engines.onnx import OnnxEngine
 
     return OnnxEngine.load(graphs, weights, threads=threads, previous=previous)
