@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": Entry("Watch the whole loop on this machine: simulated users, live figures.", "serve,train,demo"),
     "replay": Entry("Judge strategies on a log of uniformly random traffic.", "train"),
     "ingest": Entry("Warm start: learn from a historical log before the first request.", "train,demo"),
+    "bench engine": Entry("What exploration costs in the engine, and what it would cost naively.", "serve,train"),
 }
 
 

@@ -17,14 +17,14 @@ def interleave(work: Mapping[str, Callable[[], object]], *, runs: int, seconds: 
         work: what to call.
         runs: in each, everything has its turn.
         seconds: of one turn; at least three calls are made, whatever they take.
-        tell: is told each turn.
+        tell: is told of each run.
     """
     for call in work.values():  # the first call of anything pays for what is made once
         call()
     found: dict[str, list[float]] = {name: [] for name in work}
     for number in range(1, runs + 1):
+        tell(f"run {number} of {runs}")
         for name, call in work.items():
-            tell(f"run {number} of {runs}: {name}")
             found[name].append(_turn(call, seconds))
     return {name: np.array(medians) for name, medians in found.items()}
 

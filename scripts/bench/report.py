@@ -15,8 +15,11 @@ from rich.table import Table
 
 from scripts.bench.measure import Tell
 
+WIDTH = 160  # of what is not printed on a terminal
 Row = dict[str, Any]
 Runs = Annotated[int, typer.Option(min=1, help="Each figure is the median of so many.")]
+Candidates = Annotated[str, typer.Option(help="Of a request; several numbers are separated by commas.")]
+Core = Annotated[int | None, typer.Option(min=0, help="Run on this core alone, as `taskset -c` would.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Only a JSON list of rows on stdout; the rest goes to stderr.")]
 
 
@@ -38,7 +41,19 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, title:
         table.add_column(column.title, justify="right" if column.form else "left")
     for row in rows:
         table.add_row(*(_cell(row[column.key], column.form) for column in columns))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table, width=None if console.is_terminal else WIDTH)
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Of an option. Raises typer.BadParameter where it is no list of positive whole numbers."""
+    try:
+        numbers = [int(one) for one in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise typer.BadParameter(f"{text!r} is no list of positive whole numbers, such as 100,450")
+    return numbers
 
 
 @contextmanager
@@ -59,7 +74,7 @@ def progress(*, as_json: bool, versions: Sequence[str] = ("numpy", "onnxruntime"
 
 
 def machine(versions: Sequence[str]) -> str:
-    """The CPU's model, how many of its cores are ours, and versions of what is measured."""
+    """The CPU's model, its cores, and versions of what is measured."""
     model = platform.processor() or platform.machine()
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -70,8 +85,7 @@ def machine(versions: Sequence[str]) -> str:
     for name in ("agerank", *versions):
         with suppress(metadata.PackageNotFoundError):
             found.append(f"{name} {metadata.version(name)}")
-    cores = len(os.sched_getaffinity(0))
-    return f"{model}, {cores} core{'s'[: cores > 1]} | {', '.join(found)}"
+    return f"{model}, {os.cpu_count()} cores | {', '.join(found)}"
 
 
 def _cell(value: Any, form: str) -> str:
