@@ -17,10 +17,13 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from service import logs
 from service.connections import connect_async
-from service.scoring import openapi, problems, routes
+from service.scoring import item_routes, openapi, problems, routes
+from service.scoring.catalog import Catalog
 from service.scoring.experiments import Traffic
 from service.scoring.feedback import Feedback
 from service.scoring.guard import Guard
+from service.scoring.item_edits import ItemEdits
+from service.scoring.item_feed import ItemFeed
 from service.scoring.loading import load
 from service.scoring.outbox import Outbox
 from service.scoring.ranker import Ranker
@@ -50,7 +53,10 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(routes.router)
-    app.add_middleware(Guard, limited=routes.LIMITED, max_in_flight=settings.max_in_flight, metrics=metrics)
+    app.include_router(item_routes.router)
+    app.add_middleware(
+        Guard, limited=routes.LIMITED + item_routes.LIMITED, max_in_flight=settings.max_in_flight, metrics=metrics
+    )
     problems.install(app)
     openapi.install(app)
     return app
@@ -113,10 +119,14 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
             outbox=outbox,
             metrics=metrics,
         )
+        catalog = Catalog(client, names, max_items=settings.max_items, maxlen=settings.stream_max_entries)
+        feed = ItemFeed(catalog, metrics)
+        await stack.enter_async_context(running(feed.run()))
         swapper = Swapper(
             root=settings.checkpoints,
             load=partial(_load, settings),
             ranker=ranker,
+            items=feed,
             poll_s=settings.swap_poll_s,
             metrics=metrics,
         )
@@ -130,9 +140,18 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
             maxlen=settings.stream_max_entries,
             metrics=metrics,
         )
+        items = ItemEdits(
+            catalog,
+            feed,
+            store=lambda: ranker.ready().items,
+            max_batch=settings.max_item_batch,
+            timeout_s=settings.deadline_s,
+            metrics=metrics,
+        )
         scorer = routes.Scorer(
             ranker=ranker,
             feedback=feedback,
+            items=items,
             outbox=outbox,
             metrics=metrics,
             deadline_s=settings.deadline_s,
@@ -149,6 +168,7 @@ def _load(settings: Settings, version: int, previous: Loaded | None) -> Loaded:
         threads=settings.threads,
         lane=settings.lane,
         strategies={settings.default_strategy, *settings.traffic},
+        max_items=settings.max_items,
         previous=previous,
     )
 

@@ -22,14 +22,15 @@ class Guard:
 
     Args:
         app: what it guards.
-        limited: paths whose requests are work. Each has a limit of its own: a Redis that hangs holds up events, and no
-            ranking.
+        limited: paths of routes whose requests are work, with at most one {parameter}, at their end. Each has a limit
+            of its own: a Redis that hangs holds up events, and no ranking.
         max_in_flight: requests that one of them answers at a time; the next is refused unread.
     """
 
     def __init__(self, app: ASGIApp, *, limited: Collection[str], max_in_flight: int, metrics: ScorerMetrics) -> None:
         self._app, self._metrics = app, metrics
-        self._limited, self._max_in_flight = limited, max_in_flight
+        self._limited, self._max_in_flight = {one for one in limited if "{" not in one}, max_in_flight
+        self._prefixes = {one.partition("{")[0]: one for one in limited if "{" in one}
         self._in_flight: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,22 +58,27 @@ class Guard:
         finally:
             self._metrics.in_flight.dec()
             # A route's template, never any path that somebody asks for: a label must stay bounded.
-            unrouted = scope["path"] if scope["path"] in self._limited else "none"
-            route = getattr(scope.get("route"), "path", unrouted)
+            route = getattr(scope.get("route"), "path", None) or self._work(scope["path"]) or "none"
             self._metrics.requests.labels(route, str(status or _CLIENT_CLOSED)).inc()
             self._metrics.latency.labels(route).observe(time.perf_counter() - started)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        if path not in self._limited:
+        path, work = scope["path"], self._work(scope["path"])
+        if work is None:
             await self._app(scope, receive, send)
-        elif self._in_flight[path] >= self._max_in_flight:
+        elif self._in_flight[work] >= self._max_in_flight:
             self._metrics.shed.labels("overloaded").inc()
             refusal = Unavailable("overloaded", f"{self._max_in_flight} requests are being answered already")
             await problems.response(refusal, path)(scope, receive, send)
         else:
-            self._in_flight[path] += 1
+            self._in_flight[work] += 1
             try:
                 await self._app(scope, receive, send)
             finally:
-                self._in_flight[path] -= 1
+                self._in_flight[work] -= 1
+
+    def _work(self, path: str) -> str | None:
+        """The limited route of a path; None where there is none."""
+        if path in self._limited:
+            return path
+        return next((route for prefix, route in self._prefixes.items() if path.startswith(prefix)), None)

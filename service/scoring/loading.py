@@ -14,7 +14,9 @@ from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, Manifest
 from service.errors import CheckpointError
 from service.events import from_millis
 from service.scoring import engines
+from service.scoring.decoding import RankDecoder
 from service.scoring.engines import Engine
+from service.scoring.items import ItemStore
 from service.scoring.ranking import Loaded
 
 #: Engines differ in the last bits; a wrong graph or a wrong weight differs by far more.
@@ -29,6 +31,7 @@ def load(
     threads: int,
     lane: str,
     strategies: Collection[str],
+    max_items: int,
     previous: Loaded | None = None,
 ) -> Loaded:
     """A version that may be served.
@@ -39,14 +42,16 @@ def load(
         threads: of the engine.
         lane: that the version must be of.
         strategies: that the version must have.
-        previous: what served before, to take over from.
+        max_items: that the item store takes.
+        previous: what served before, to take over from: the item store, too.
 
     Raises:
         CheckpointError: those of `service.checkpoints` and of the engine, wrong_lane, missing_strategy, spec_mismatch,
-            golden_mismatch.
+            golden_mismatch, item_fields_changed.
     """
     manifest = checkpoints.load_manifest(root, version)
     spec = _check(manifest, lane, strategies)
+    items = _items(previous, spec)
     weights = checkpoints.load_weights(root, manifest)
     item_hash, item_impressions = weights.pop(ITEM_HASH), weights.pop(ITEM_IMPRESSIONS)
     engine = engines.load(
@@ -58,13 +63,16 @@ def load(
         previous=previous.engine if previous else None,
     )
     _check_golden(engine, manifest, checkpoints.load_golden(root, manifest))
-    same = previous is not None and previous.encoder.spec == spec
+    same = previous if previous and previous.encoder.spec == spec else None
+    encoder = same.encoder if same else Encoder(spec)
     return Loaded(
         manifest=manifest,
-        encoder=previous.encoder if previous and same else Encoder(spec),
+        encoder=encoder,
+        decoder=same.decoder if same else RankDecoder(encoder.rows),
         engine=engine,
         item_hash=item_hash,
         item_impressions=item_impressions,
+        items=ItemStore(encoder, max_items=max_items) if items is None else items,
     )
 
 
@@ -87,6 +95,19 @@ def _check(manifest: Manifest, lane: str, strategies: Collection[str]) -> Featur
         detail = f"the feature spec hashes to {spec.hash} here, to {manifest.spec_hash} where it was trained"
         raise CheckpointError("spec_mismatch", detail)
     return spec
+
+
+def _items(previous: Loaded | None, spec: FeatureSpec) -> ItemStore | None:
+    """The store to go on with; None where there is none, or an empty one of other fields."""
+    if previous is None:
+        return None
+    if previous.items.fits(spec):
+        return previous.items
+    if previous.items.find([]) is None:
+        return None
+    # To encode all items anew takes long, and all scorers would do it at once, their candidates without features.
+    detail = "the items in memory are encoded by other item fields: restart the scorers, one after the other"
+    raise CheckpointError("item_fields_changed", detail)
 
 
 def _check_golden(engine: Engine, manifest: Manifest, golden: Mapping[str, Array]) -> None:

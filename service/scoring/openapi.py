@@ -1,14 +1,15 @@
 """/openapi.json: FastAPI collects the routes, msgspec describes what they read and write."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from service.scoring import schemas, status
+from service.scoring import item_schemas, schemas, status
 from service.scoring.problems import MEDIA_TYPE, Problem
 
 _STRUCTS = [
@@ -16,6 +17,11 @@ _STRUCTS = [
     schemas.RankResponse,
     schemas.EventsRequest,
     schemas.EventsResponse,
+    item_schemas.ItemFeatures,
+    item_schemas.StoredItem,
+    item_schemas.ItemsRequest,
+    item_schemas.ItemResult,
+    item_schemas.ItemsResponse,
     status.Live,
     status.Ready,
     status.ServerLive,
@@ -34,7 +40,7 @@ def operation(
     body: type | None = None,
     code: int = 200,
     refusals: Sequence[int] = (),
-    parameters: Sequence[str] = (),
+    parameters: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What a route's decorator is told, so that it stands in the document.
 
@@ -44,7 +50,7 @@ def operation(
         body: struct of the request.
         code: status of the response.
         refusals: statuses of problems besides 500.
-        parameters: names in the path.
+        parameters: in the path, with their types.
     """
     responses: dict[int, Any] = {code: _content(HTTPStatus(code).phrase, answer)}
     for refusal in (*refusals, 500):
@@ -53,8 +59,10 @@ def operation(
     if body:
         extra["requestBody"] = {**_content(body.__name__, body), "required": True}
     if parameters:
-        place = {"in": "path", "required": True, "schema": {"type": "string"}}
-        extra["parameters"] = [{"name": name, **place} for name in parameters]
+        place = {"in": "path", "required": True}
+        extra["parameters"] = [
+            {"name": name, **place, "schema": msgspec.json.schema(kind)} for name, kind in parameters.items()
+        ]
     return {"summary": summary, "status_code": code, "responses": responses, "openapi_extra": extra}
 
 

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service.errors import MethodNotAllowed, NotFound, ServiceError
 
@@ -96,7 +97,9 @@ async def _on_http_exception(request: Request, error: Any) -> Response:
     """What the router says: 404 or 405."""
     path = request.scope["path"]
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "")
+        # One resource may be several routes, of which the router knows the first.
+        routes = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
+        allowed = ", ".join(sorted(method for route in routes for method in route.methods))
         refusal = MethodNotAllowed("method_not_allowed", f"{path} knows {allowed}, not {request.method}")
-        return response(refusal, path, error.headers)
+        return response(refusal, path, {"Allow": allowed})
     return response(NotFound("not_found", f"there is nothing at {path}"), path)

@@ -1,19 +1,24 @@
 """One request against one version: encode, score, choose. No I/O, no clock, no metrics."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from models.features import Encoder, FeatureError, item_hashes
-from models.noise import combine, draw
+from models.features import Encoder, FeatureError, Features, item_hashes
+from models.noise import combine
 from models.slate import choose
 from models.types import Array, Batch, Scores, Slate
 from service.checkpoints import Manifest, ServedStrategy
 from service.errors import Internal, Invalid
-from service.scoring.engines import Engine
-from service.scoring.schemas import RankRequest
+from service.scoring.decoding import RankDecoder
+from service.scoring.engines import Engine, SeededNoise
+from service.scoring.items import ItemStore
+from service.scoring.schemas import RankRequest, WarningCode
+
+Check = Callable[[], None]  # raises where nobody waits for the answer any more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +27,11 @@ class Loaded:
 
     manifest: Manifest
     encoder: Encoder
+    decoder: RankDecoder
     engine: Engine
     item_hash: Array  # (N,) uint64, sorted: the items that were ever shown
     item_impressions: Array  # (N,) int64
+    items: ItemStore  # of all versions whose item fields are these
 
     def impressions(self, item_hash: Array) -> Array:
         """(B,) uint64 -> (B,) int64, how often each item was shown by the time of the version."""
@@ -50,15 +57,18 @@ class Terms(NamedTuple):
     bucket: int | None  # of the traffic split, None where the caller or the default decided
     seed: int  # uint64
     top_k: int
+    explain: bool = False
 
 
 class Rows(NamedTuple):
     """A request's candidates as the model sees them."""
 
+    ids: Sequence[str]  # (B,)
     batch: Batch
     item_hash: Array  # (B,) uint64
     impressions: Array  # (B,) int64
     bid: Array | None  # (B,) float64, 1 where a candidate has none; None where no candidate has one
+    warnings: Sequence[WarningCode]
 
 
 class Ranking(NamedTuple):
@@ -75,39 +85,62 @@ def encode_rows(loaded: Loaded, request: RankRequest) -> Rows:
     candidates = request.candidates
     ids = [candidate.id for candidate in candidates]
     try:
-        batch = loaded.encoder.batch(
-            ids,
-            [candidate.features for candidate in candidates],
-            user_id=request.user.id,
-            user=request.user.features,
-            context=request.context.features,
+        context = loaded.encoder.context(
+            user_id=request.user.id, user=request.user.features, context=request.context.features
         )
+        items = _encode_items(loaded, ids, [candidate.features for candidate in candidates])
     except FeatureError as error:
         raise Invalid(error.code, error.message, path=error.path) from None
-    hashes = item_hashes(ids)
-    return Rows(batch, hashes, loaded.impressions(hashes), _bids([candidate.bid for candidate in candidates]))
+    bid, bid_warnings = _bids([candidate.bid for candidate in candidates])
+    batch = Batch(*context, items.index, items.weight)
+    warnings = [*items.warnings, *bid_warnings]
+    return Rows(ids, batch, items.item_hash, loaded.impressions(items.item_hash), bid, warnings)
 
 
-def rank(loaded: Loaded, rows: Rows, terms: Terms) -> Ranking:
-    """The slate of one request, repeatable from the seed and the version. Raises Internal."""
-    scores, slate = _draw(loaded, rows, terms, terms.seed)
+class _Items(NamedTuple):
+    index: Array  # (B, Ki) int32
+    weight: Array  # (B, Ki) float32
+    item_hash: Array  # (B,) uint64
+    warnings: Sequence[WarningCode] = ()
+
+
+def _encode_items(loaded: Loaded, ids: Sequence[str], features: Sequence[Features | None]) -> _Items:
+    """A candidate without features is the item that the store knows by its id, or else what its id alone says."""
+    bare = [one is None for one in features]
+    found = loaded.items.find(ids) if any(bare) else None
+    if found is None:
+        return _Items(*loaded.encoder.items(ids, features), item_hashes(ids))
+    stored = found.known & bare
+    if stored.all():
+        return _Items(found.index, found.weight, found.item_hash)
+    index, weight = loaded.encoder.items(ids, features)
+    index[stored], weight[stored] = found.index[stored], found.weight[stored]
+    return _Items(index, weight, found.item_hash, ["item_unknown"] if (~found.known & bare).any() else ())
+
+
+async def rank(loaded: Loaded, rows: Rows, terms: Terms, *, check: Check) -> Ranking:
+    """The slate of one request, repeatable from the seed and the version.
+
+    Args:
+        check: asked between draws.
+
+    Raises:
+        ServiceError: internal, not_ready, and what `check` raises.
+    """
+    scores, slate = await _draw(loaded, rows, terms, terms.seed)
     if slate.propensity is not None:
         return Ranking(scores, slate, slate.propensity, "exact")
     served = loaded.manifest.strategies[terms.strategy]
     if served.propensity_samples and any(one.scope != "version" for one in served.noise):
-        return Ranking(scores, slate, _monte_carlo(loaded, rows, terms, slate), "monte_carlo")
+        return Ranking(scores, slate, await _monte_carlo(loaded, rows, terms, slate, check), "monte_carlo")
     return Ranking(scores, slate, None, None)
 
 
-def _draw(loaded: Loaded, rows: Rows, terms: Terms, seed: int) -> tuple[Scores, Slate]:
+async def _draw(loaded: Loaded, rows: Rows, terms: Terms, seed: int) -> tuple[Scores, Slate]:
     served = loaded.manifest.strategies[terms.strategy]
-    noise = draw(
-        served.noise,
-        request_seed=np.array([seed], dtype=np.uint64),
-        version=loaded.manifest.version,
-        item_hash=rows.item_hash,
-    )
-    scores = loaded.engine.scores(terms.strategy, rows.batch, noise, served.lambda_, rows.impressions)
+    version = loaded.manifest.version
+    noise = SeededNoise(served.noise, request_seed=seed, version=version, item_hash=rows.item_hash)
+    scores = await loaded.engine.submit(terms.strategy, rows.batch, noise, served.lambda_, rows.impressions)
     if not np.isfinite(scores.score).all():  # JSON cannot say it, and an order by it means nothing
         raise Internal("internal", f"strategy {terms.strategy} gave a score that is no number")
     slate = choose(
@@ -121,7 +154,7 @@ def _draw(loaded: Loaded, rows: Rows, terms: Terms, seed: int) -> tuple[Scores, 
     return scores, slate
 
 
-def _monte_carlo(loaded: Loaded, rows: Rows, terms: Terms, slate: Slate) -> Array:
+async def _monte_carlo(loaded: Loaded, rows: Rows, terms: Terms, slate: Slate, check: Check) -> Array:
     """How often each shown candidate is shown over `propensity_samples` draws, (L,) float64 in (0, 1].
 
     The draw that was served is one of them, so nothing that was shown has propensity 0; it also biases the estimate
@@ -131,12 +164,15 @@ def _monte_carlo(loaded: Loaded, rows: Rows, terms: Terms, slate: Slate) -> Arra
     shown = np.zeros(len(rows.item_hash))
     shown[slate.order] = 1.0
     for seed in combine(np.array([terms.seed], dtype=np.uint64), np.arange(1, samples, dtype=np.uint64)):
-        _, drawn = _draw(loaded, rows, terms, int(seed))
+        await asyncio.sleep(0)  # the network is looked at
+        check()
+        _, drawn = await _draw(loaded, rows, terms, int(seed))
         shown[drawn.order] += 1.0
     return shown[slate.order] / samples
 
 
-def _bids(bids: Sequence[float | None]) -> Array | None:
-    if all(bid is None for bid in bids):
-        return None
-    return np.array([1.0 if bid is None else bid for bid in bids])
+def _bids(bids: Sequence[float | None]) -> tuple[Array | None, Sequence[WarningCode]]:
+    missing = bids.count(None)
+    if missing == len(bids):
+        return None, ()
+    return np.array([1.0 if bid is None else bid for bid in bids]), ["bid_missing"] if missing else ()

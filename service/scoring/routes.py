@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -15,6 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from service.errors import NotFound, TooLarge, Unavailable
 from service.scoring import schemas, status
 from service.scoring.feedback import Feedback
+from service.scoring.item_edits import ItemEdits
 from service.scoring.openapi import operation
 from service.scoring.outbox import Outbox
 from service.scoring.ranker import Ranker
@@ -40,19 +41,18 @@ class Scorer:
     """What the routes work with. Made by `app`, handed to each request as `request.state.scorer`.
 
     Args:
-        ranker, feedback, outbox, metrics: see there.
+        ranker, feedback, items, outbox, metrics: see there.
         deadline_s: how long a request may wait before it is worked on.
         max_body_bytes: of a request.
-        turn: held by the request that is being ranked.
     """
 
     ranker: Ranker
     feedback: Feedback
+    items: ItemEdits
     outbox: Outbox
     metrics: ScorerMetrics
     deadline_s: float
     max_body_bytes: int
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
@@ -85,11 +85,7 @@ async def rank(request: Request) -> Response:
     scorer: Scorer = request.state.scorer
     async with scorer.deadline():
         body = await scorer.body(request)
-        async with scorer.turn:
-            # Ranking is computing, and one thread does it best. Between two rankings the loop looks at the network, so
-            # that who arrives meanwhile is admitted or refused, and health is answered.
-            await asyncio.sleep(0)
-            return _json(scorer.ranker.rank(body))
+        return _json(await scorer.ranker.rank(body))
 
 
 @router.post(
@@ -119,6 +115,7 @@ async def readyz(request: Request) -> Response:
     scorer: Scorer = request.state.scorer
     version = scorer.ranker.ready().manifest.version
     degraded: list[status.Degraded] = [] if scorer.outbox.available else ["log_unavailable"]
+    degraded += [] if scorer.ranker.ready().items.complete else ["items_loading"]
     return _answer(status.Ready(lane=scorer.ranker.lane, version=version, degraded=degraded))
 
 
@@ -136,7 +133,9 @@ async def server_ready(request: Request) -> Response:
 
 @router.get(
     "/v2/models/{name}",
-    **operation("Open Inference Protocol: a model", status.ModelMetadata, refusals=(404, 503), parameters=("name",)),
+    **operation(
+        "Open Inference Protocol: a model", status.ModelMetadata, refusals=(404, 503), parameters={"name": str}
+    ),
 )
 async def model_metadata(request: Request) -> Response:
     name, scorer = _model(request)
@@ -146,7 +145,9 @@ async def model_metadata(request: Request) -> Response:
 
 @router.get(
     "/v2/models/{name}/ready",
-    **operation("Open Inference Protocol: model ready", status.ModelReady, refusals=(404, 503), parameters=("name",)),
+    **operation(
+        "Open Inference Protocol: model ready", status.ModelReady, refusals=(404, 503), parameters={"name": str}
+    ),
 )
 async def model_ready(request: Request) -> Response:
     name, scorer = _model(request)

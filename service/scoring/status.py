@@ -15,7 +15,7 @@ class Live(Struct, frozen=True):
     status: Literal["live"] = "live"
 
 
-Degraded = Literal["log_unavailable"]
+Degraded = Literal["log_unavailable", "items_loading"]
 
 
 class Ready(Struct, frozen=True, kw_only=True):

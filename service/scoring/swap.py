@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from service import checkpoints
 from service.appends import next_announcement
 from service.errors import CheckpointError
+from service.scoring.item_feed import ItemFeed
 from service.scoring.ranker import Ranker
 from service.scoring.ranking import Loaded
 from service.streams import StreamNames
@@ -30,6 +31,7 @@ class Swapper:
         root: of the lane's checkpoints.
         load: makes a verified version from its number and the one that serves; raises CheckpointError.
         ranker: gets it.
+        items: fills its item store.
         poll_s: how often current.json is looked at.
     """
 
@@ -39,10 +41,11 @@ class Swapper:
         root: Path,
         load: Callable[[int, Loaded | None], Loaded],
         ranker: Ranker,
+        items: ItemFeed,
         poll_s: float,
         metrics: ScorerMetrics,
     ) -> None:
-        self._root, self._load, self._ranker = root, load, ranker
+        self._root, self._load, self._ranker, self._items = root, load, ranker, items
         self._poll_s, self._metrics = poll_s, metrics
         self._seen: tuple[int, int] | None = None  # the current.json that was dealt with last
 
@@ -94,6 +97,7 @@ class Swapper:
 
     def _serve(self, loaded: Loaded) -> None:
         before, self._ranker.loaded = self._ranker.loaded, loaded
+        self._items.begin(loaded.items)
         manifest, metrics, lane, now_s = loaded.manifest, self._metrics, self._ranker.lane, time.time()
         _log.info("version swapped in", version=manifest.version, before=before and before.manifest.version)
         metrics.swaps.labels(lane, "swapped").inc()

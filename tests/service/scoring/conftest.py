@@ -176,7 +176,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     sampled = {"method": "age", "lambda": 1000.0, "gate": "none", "rate": 0.3, "propensity_samples": 50}
     strategies = STRATEGIES | {"sampled": sampled, "coherent": sampled | {"mask_scope": "version"}}
     _publish(root, 7, strategies=strategies, impressions={seed_of("seen"): 4_000, seed_of("other"): 1})
-    return load(root, 7, kind="onnx", threads=1, lane="default", strategies=["greedy"])
+    return load(root, 7, kind="onnx", threads=1, lane="default", strategies=["greedy"], max_items=100)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import pytest
 
 from service.checkpoints import Manifest
 from service.events import Event
+from service.scoring.item_schemas import ItemCode, ItemResult
 from service.scoring.problems import TITLES
 from service.scoring.schemas import (
     Candidate,
@@ -110,3 +111,8 @@ def test_every_field_of_an_event_is_explained() -> None:
     codes = set(get_args(get_args(get_type_hints(EventResult)["code"])[0]))
     results = set(get_args(get_type_hints(EventResult)["result"]))
     assert named("POST /v1/events") == fields_of(Event) | results | codes
+
+
+def test_every_result_of_an_item_is_explained() -> None:
+    results = set(get_args(get_type_hints(ItemResult)["result"]))
+    assert named("Items") == results | set(get_args(ItemCode))

@@ -20,7 +20,16 @@ Publish = Callable[..., Manifest]
 
 
 def loaded_from(root: Path, version: int = 0, *, kind: str = "onnx", previous: Loaded | None = None) -> Loaded:
-    return load(root, version, kind=kind, threads=1, lane="default", strategies=["greedy", "age_ts"], previous=previous)
+    return load(
+        root,
+        version,
+        kind=kind,
+        threads=1,
+        lane="default",
+        strategies=["greedy", "age_ts"],
+        max_items=10,
+        previous=previous,
+    )
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torch"])

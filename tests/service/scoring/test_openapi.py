@@ -8,10 +8,9 @@ import msgspec
 import pytest
 from fastapi.routing import APIRoute
 
-from service.scoring import schemas, status
+from service.scoring import item_routes, item_schemas, routes, schemas, status
 from service.scoring.app import create_app
 from service.scoring.problems import Problem
-from service.scoring.routes import router
 from service.settings import Settings
 
 
@@ -36,8 +35,8 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 
 
 def test_it_has_every_route_and_no_other(document: dict[str, Any]) -> None:
-    routes = [route for route in router.routes if isinstance(route, APIRoute)]
-    served = {(route.path, method) for route in routes for method in route.methods}
+    both = [*routes.router.routes, *item_routes.router.routes]
+    served = {(route.path, method) for route in both if isinstance(route, APIRoute) for method in route.methods}
     assert {(path, method) for path, method, _ in operations(document)} == served
     assert {("/v1/rank", "POST"), ("/v1/events", "POST"), ("/metrics", "GET")} < served
 
@@ -66,7 +65,7 @@ def test_it_is_openapi(document: dict[str, Any]) -> None:
 
 
 def test_work_has_a_body_and_all_its_refusals(document: dict[str, Any]) -> None:
-    for path, ok in (("/v1/rank", "200"), ("/v1/events", "202")):
+    for path, ok in (("/v1/rank", "200"), ("/v1/events", "202"), ("/v1/items:batch", "200")):
         operation = document["paths"][path]["post"]
         assert operation["requestBody"]["required"]
         assert set(operation["responses"]) == {ok, "400", "413", "422", "500", "503"}
@@ -78,7 +77,11 @@ def test_limits_and_what_may_be_left_out_are_said(document: dict[str, Any]) -> N
     assert request["required"] == ["candidates"]
     assert request["additionalProperties"] is False
     assert request["properties"]["candidates"]["minItems"] == 1
-    assert components["Candidate"]["properties"]["id"] == {"type": "string", "minLength": 1, "maxLength": 256}
+    item_id = {"type": "string", "minLength": 1, "maxLength": 256}
+    assert components["Candidate"]["properties"]["id"] == item_id
+    for operation in document["paths"]["/v1/items/{id}"].values():
+        (parameter,) = operation["parameters"]
+        assert parameter["schema"] == item_id
     assert set(components["Event"]["required"]) == {"id", "type", "request_id", "item_id"}
     assert "propensity" not in components["RankedItem"]["required"]
 
@@ -87,6 +90,10 @@ STRUCTS = [
     schemas.RankRequest,
     schemas.RankResponse,
     schemas.EventsResponse,
+    item_schemas.ItemFeatures,
+    item_schemas.ItemsRequest,
+    item_schemas.ItemsResponse,
+    item_schemas.StoredItem,
     status.ModelSummary,
     status.Ready,
     Problem,

@@ -16,7 +16,9 @@ from service.checkpoints import Manifest
 from service.connections import connect_async
 from service.events import Announcement
 from service.scoring.app import running
+from service.scoring.catalog import Catalog
 from service.scoring.experiments import Traffic
+from service.scoring.item_feed import ItemFeed
 from service.scoring.loading import load
 from service.scoring.outbox import Outbox
 from service.scoring.ranker import Ranker
@@ -50,6 +52,7 @@ class Bench:
             root=settings.checkpoints,
             load=partial(self._load, settings),
             ranker=self.ranker,
+            items=ItemFeed(Catalog(client, self.names, max_items=10, maxlen=10), self.metrics),
             poll_s=poll_s,
             metrics=self.metrics,
         )
@@ -57,7 +60,14 @@ class Bench:
     def _load(self, settings: Settings, version: int, previous: Loaded | None) -> Loaded:
         self.loads += 1
         return load(
-            settings.checkpoints, version, kind="onnx", threads=1, lane="default", strategies=[], previous=previous
+            settings.checkpoints,
+            version,
+            kind="onnx",
+            threads=1,
+            lane="default",
+            strategies=[],
+            max_items=10,
+            previous=previous,
         )
 
     @property
