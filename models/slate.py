@@ -11,9 +11,13 @@ def tie_break(item_hash: Array, seed: int | Array) -> Array:
     return combine(mix(item_hash), np.asarray(seed, dtype=np.uint64))
 
 
-def order_by(value: Array, tie: Array) -> Array:
-    """(B,) candidates by descending value, ties by `tie`."""
-    return np.lexsort((tie, -value))
+def order_by(value: Array, item_hash: Array, seed: int) -> Array:
+    """(B,) candidates by descending value, ties by `tie_break`."""
+    order = np.argsort(-value)
+    ordered = value.take(order)
+    if (ordered[1:] == ordered[:-1]).any():  # only then is the tie break worth its hashes
+        return np.lexsort((tie_break(item_hash, seed), -value))
+    return order
 
 
 def choose(
@@ -37,12 +41,11 @@ def choose(
             closed form of the propensity, unless bids differ: they weight the random order, too. None where the method
             is of another kind.
     """
-    tie = tie_break(item_hash, seed)
     factor = 1.0 if bid is None else bid
     count = len(item_hash)
     shown = min(top_k, count)
-    greedy_order = order_by(scores.p_click * factor, tie)
-    order = order_by(scores.score * factor, tie)[:shown]
+    greedy_order = order_by(scores.p_click * factor, item_hash, seed)
+    order = order_by(scores.score * factor, item_hash, seed)[:shown]
     greedy = np.empty(count, dtype=np.int64)
     greedy[greedy_order] = np.arange(count)
     propensity = None

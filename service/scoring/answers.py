@@ -1,6 +1,7 @@
 """A ranking, told twice: to the caller as the response, to the trainer as the served record."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import UNSET
@@ -8,24 +9,37 @@ from msgspec import UNSET
 from models.types import Array
 from service.events import Served, from_millis
 from service.scoring.ranking import Loaded, Ranking, Rows, Terms
-from service.scoring.schemas import (
-    Experiment,
-    Explain,
-    Gate,
-    Model,
-    RankedItem,
-    RankRequest,
-    RankResponse,
-    WarningCode,
-)
+from service.scoring.schemas import Experiment, Explain, Gate, Model, RankedItem, RankResponse, WarningCode
+
+
+class Shown(NamedTuple):
+    """What both are told of the L shown items, best first."""
+
+    ids: list[str]
+    p_click: list[float]
+    score: list[float]  # before any bid
+    explored: list[bool]
+    propensity: list[float] | None
+
+
+def shown(rows: Rows, ranking: Ranking) -> Shown:
+    """The columns of the slate."""
+    scores, order = ranking.scores, ranking.slate.order
+    return Shown(
+        [rows.ids[place] for place in order.tolist()],
+        scores.p_click[order].tolist(),
+        scores.score[order].tolist(),
+        ranking.slate.explored.tolist(),
+        None if ranking.propensity is None else ranking.propensity.tolist(),
+    )
 
 
 def to_response(
     loaded: Loaded,
-    request: RankRequest,
     terms: Terms,
     rows: Rows,
     ranking: Ranking,
+    told: Shown,
     *,
     warnings: Sequence[WarningCode],
     took_ms: float,
@@ -44,7 +58,7 @@ def to_response(
         ),
         strategy=terms.strategy,
         experiment=UNSET if terms.bucket is None else Experiment(bucket=terms.bucket, strategy=terms.strategy),
-        items=_items(loaded, request, terms, rows, ranking),
+        items=_items(loaded, terms, rows, ranking, told),
         propensity_method=method or UNSET,
         propensity_samples=samples if method == "monte_carlo" else UNSET,
         warnings=list(warnings) or UNSET,
@@ -52,12 +66,9 @@ def to_response(
     )
 
 
-def to_served(
-    loaded: Loaded, request: RankRequest, terms: Terms, rows: Rows, ranking: Ranking, *, time_ms: int
-) -> Served:
-    """What the trainer gets: the shown rows as the model saw them, and what it said of them (before any bid)."""
-    scores, slate, manifest = ranking.scores, ranking.slate, loaded.manifest
-    shown = slate.order
+def to_served(loaded: Loaded, terms: Terms, rows: Rows, ranking: Ranking, told: Shown, *, time_ms: int) -> Served:
+    """What the trainer gets: the shown rows as the model saw them, and what it said of them."""
+    order, manifest = ranking.slate.order, loaded.manifest
     return Served(
         request_id=terms.request_id,
         time_ms=time_ms,
@@ -70,38 +81,31 @@ def to_served(
         bucket=terms.bucket,
         context_index=rows.batch.context_index.tobytes(),
         context_weight=rows.batch.context_weight.tobytes(),
-        item_ids=[request.candidates[place].id for place in shown],
-        item_index=rows.batch.item_index[shown].tobytes(),
-        item_weight=rows.batch.item_weight[shown].tobytes(),
-        p_click=scores.p_click[shown].tolist(),
-        score=scores.score[shown].tolist(),
-        explored=slate.explored.tolist(),
-        impressions=rows.impressions[shown].tolist(),
-        propensity=None if ranking.propensity is None else ranking.propensity.tolist(),
+        item_ids=told.ids,
+        item_index=rows.batch.item_index.take(order, axis=0).tobytes(),
+        item_weight=rows.batch.item_weight.take(order, axis=0).tobytes(),
+        p_click=told.p_click,
+        score=told.score,
+        explored=told.explored,
+        impressions=rows.impressions[order].tolist(),
+        propensity=told.propensity,
     )
 
 
-def _items(loaded: Loaded, request: RankRequest, terms: Terms, rows: Rows, ranking: Ranking) -> list[RankedItem]:
-    scores, slate = ranking.scores, ranking.slate
-    shown = slate.order
-    value = scores.score[shown] if rows.bid is None else scores.score[shown] * rows.bid[shown]
-    unset = [UNSET] * len(shown)
-    return list(
-        map(
-            RankedItem,
-            [request.candidates[place].id for place in shown.tolist()],
-            range(1, len(shown) + 1),
-            value.tolist(),
-            scores.p_click[shown].tolist(),
-            slate.explored.tolist(),
-            unset if ranking.propensity is None else ranking.propensity.tolist(),
-            _explain(loaded, terms, rows, ranking) if request.explain else unset,
-        )
-    )
+def _items(loaded: Loaded, terms: Terms, rows: Rows, ranking: Ranking, told: Shown) -> list[RankedItem]:
+    order = ranking.slate.order
+    value = told.score if rows.bid is None else (ranking.scores.score[order] * rows.bid[order]).tolist()
+    ranks = range(1, len(order) + 1)
+    if told.propensity is None and not terms.explain:
+        return list(map(RankedItem, told.ids, ranks, value, told.p_click, told.explored))
+    unset = [UNSET] * len(order)
+    propensity = unset if told.propensity is None else told.propensity
+    explain = _explain(loaded, terms, rows, ranking) if terms.explain else unset
+    return list(map(RankedItem, told.ids, ranks, value, told.p_click, told.explored, propensity, explain))
 
 
 def _explain(loaded: Loaded, terms: Terms, rows: Rows, ranking: Ranking) -> list[Explain]:
-    scores, shown = ranking.scores, ranking.slate.order
+    scores, order = ranking.scores, ranking.slate.order
     lambda_ = loaded.manifest.strategies[terms.strategy].lambda_
     moved = (scores.gate_open > 0) & (scores.gradient_norm > 0)
     columns: dict[str, Array] = {
@@ -114,8 +118,8 @@ def _explain(loaded: Loaded, terms: Terms, rows: Rows, ranking: Ranking) -> list
         "impressions": rows.impressions,
         "rank_without_exploration": ranking.slate.greedy + 1,
     }
-    gates = zip(scores.gate_open[shown].tolist(), scores.gate_threshold[shown].tolist(), strict=True)
-    values = zip(*(column[shown].tolist() for column in columns.values()), strict=True)
+    gates = zip(scores.gate_open[order].tolist(), scores.gate_threshold[order].tolist(), strict=True)
+    values = zip(*(column[order].tolist() for column in columns.values()), strict=True)
     return [
         Explain(gate=Gate(bool(is_open), threshold), **dict(zip(columns, row, strict=True)))
         for (is_open, threshold), row in zip(gates, values, strict=True)

@@ -1,21 +1,36 @@
 """POST /v1/rank without HTTP: the bytes of a request become the bytes of its answer, and a served record."""
 
+import asyncio
 import time
 import uuid
+from typing import NamedTuple
 
-import numpy as np
 import structlog
 
 from models.noise import seed_of
 from service.errors import Unavailable
 from service.events import Served
 from service.scoring import schemas
-from service.scoring.answers import to_response, to_served
+from service.scoring.answers import shown, to_response, to_served
 from service.scoring.experiments import Traffic
 from service.scoring.outbox import Outbox
-from service.scoring.ranking import Loaded, Ranking, Terms, encode_rows, rank
+from service.scoring.ranking import Check, Loaded, Ranking, Rows, Terms, encode_rows, rank
 from service.scoring.schemas import RankRequest, WarningCode
+from service.scoring.tally import Stages, Tally
 from service.telemetry import ScorerMetrics
+
+
+class _Work(NamedTuple):
+    """A request that is understood and not yet ranked."""
+
+    loaded: Loaded
+    rows: Rows
+    terms: Terms
+    stages: Stages
+
+    @property
+    def asked(self) -> tuple[Loaded, Rows, Terms]:
+        return self.loaded, self.rows, self.terms
 
 
 class Ranker:
@@ -46,7 +61,8 @@ class Ranker:
         self.lane = lane
         self._default, self._traffic = default_strategy, traffic
         self._max_candidates = max_candidates
-        self._outbox, self._metrics = outbox, metrics
+        self._outbox, self._tally = outbox, Tally(lane, metrics)
+        self._turn = asyncio.Lock()  # held by the request that is being ranked
 
     def ready(self) -> Loaded:
         """Raises Unavailable not_ready, saying why."""
@@ -54,24 +70,47 @@ class Ranker:
             raise Unavailable("not_ready", self.reason)
         return self.loaded
 
-    def rank(self, body: bytes) -> bytes:
-        """Raises ServiceError: not_ready, and all that a request can have wrong."""
-        started = time.perf_counter()
-        loaded, stage = self.ready(), self._metrics.stage
-        with stage.labels("decode").time():
-            request = schemas.decode_rank(body, max_candidates=self._max_candidates)
+    async def rank(self, body: bytes, *, check: Check = lambda: None) -> bytes:
+        """The answer to a request.
+
+        Args:
+            check: asked before the work begins, and while it goes on; raises where nobody waits for the answer.
+
+        Raises:
+            ServiceError: not_ready, and all that a request can have wrong.
+        """
+        async with self._turn:
+            # Ranking is computing, and one thread does it best. Between two rankings the loop looks at the network, so
+            # that who arrives meanwhile is admitted or refused, and health is answered.
+            await asyncio.sleep(0)
+            check()
+            work = self._begin(body)
+            if not work.loaded.engine.batches:
+                return self._finish(work, await rank(*work.asked, check=check))
+        ranking = await rank(*work.asked, check=check)  # others take their turns meanwhile, and meet us in the engine
+        async with self._turn:
+            await asyncio.sleep(0)
+            return self._finish(work, ranking)
+
+    def _begin(self, body: bytes) -> _Work:
+        stages, loaded = self._tally.stages(), self.ready()
+        request = loaded.decoder.decode(body, max_candidates=self._max_candidates)
         terms = self._settle(loaded, request)
-        with stage.labels("encode").time():
-            rows = encode_rows(loaded, request)
-        with stage.labels("score").time():
-            ranking = rank(loaded, rows, terms)
-        with stage.labels("respond").time():
-            record = to_served(loaded, request, terms, rows, ranking, time_ms=time.time_ns() // 1_000_000)
-            warnings = self._log(record, request)
-            took_ms = round((time.perf_counter() - started) * 1e3, 3)
-            response = to_response(loaded, request, terms, rows, ranking, warnings=warnings, took_ms=took_ms)
-            answer = schemas.encode(response)
-        self._count(terms, ranking)
+        stages.end("decode")
+        rows = encode_rows(loaded, request)
+        stages.end("encode")
+        return _Work(loaded, rows, terms, stages)
+
+    def _finish(self, work: _Work, ranking: Ranking) -> bytes:
+        loaded, rows, terms, stages = work
+        stages.end("score")
+        told = shown(rows, ranking)
+        record = to_served(loaded, terms, rows, ranking, told, time_ms=time.time_ns() // 1_000_000)
+        warnings = [*self._log(record), *rows.warnings]
+        response = to_response(loaded, terms, rows, ranking, told, warnings=warnings, took_ms=stages.so_far_ms)
+        answer = schemas.encode(response)
+        self._tally.ranked(terms.strategy, ranking)
+        stages.end("respond")
         return answer
 
     def _settle(self, loaded: Loaded, request: RankRequest) -> Terms:
@@ -84,27 +123,14 @@ class Ranker:
             bucket, strategy = assigned or (None, self._default)
         loaded.strategy(strategy)
         seed = seed_of(request_id) if request.seed is None else request.seed
-        return Terms(request_id, strategy, bucket, seed, request.top_k or len(request.candidates))
+        top_k = request.top_k or len(request.candidates)
+        return Terms(request_id, strategy, bucket, seed, top_k, explain=bool(request.explain))
 
-    def _log(self, record: Served, request: RankRequest) -> list[WarningCode]:
+    def _log(self, record: Served) -> list[WarningCode]:
         """Hands the record over, and says what the caller should know."""
         warnings: list[WarningCode] = []
         if not self._outbox.put(record):
             warnings.append("served_record_dropped")
         if not self._outbox.available:
             warnings.append("log_unavailable")
-        if 0 < sum(candidate.bid is None for candidate in request.candidates) < len(request.candidates):
-            warnings.append("bid_missing")
         return warnings
-
-    def _count(self, terms: Terms, ranking: Ranking) -> None:
-        metrics, strategy = self._metrics, terms.strategy
-        scores, slate = ranking.scores, ranking.slate
-        count, is_open = len(scores.gate_open), int(scores.gate_open.sum())
-        metrics.candidates.observe(count)
-        metrics.slots.labels(self.lane, strategy).inc(len(slate.order))
-        metrics.changed_slots.labels(self.lane, strategy).inc(int(slate.explored.sum()))
-        metrics.gate.labels(strategy, "true").inc(is_open)
-        metrics.gate.labels(strategy, "false").inc(count - is_open)
-        metrics.uncertainty.observe(strategy, np.abs(scores.uncertainty[slate.order]))
-        metrics.delta.observe(strategy, np.abs((scores.score - scores.p_click)[slate.order]))

@@ -92,14 +92,13 @@ def encode_rows(loaded: Loaded, request: RankRequest) -> Rows:
     except FeatureError as error:
         raise Invalid(error.code, error.message, path=error.path) from None
     bid, bid_warnings = _bids([candidate.bid for candidate in candidates])
-    batch = Batch(*context, items.index, items.weight)
+    batch = Batch(*context, *items.rows)
     warnings = [*items.warnings, *bid_warnings]
     return Rows(ids, batch, items.item_hash, loaded.impressions(items.item_hash), bid, warnings)
 
 
 class _Items(NamedTuple):
-    index: Array  # (B, Ki) int32
-    weight: Array  # (B, Ki) float32
+    rows: tuple[Array, Array]  # (B, Ki) int32, (B, Ki) float32
     item_hash: Array  # (B,) uint64
     warnings: Sequence[WarningCode] = ()
 
@@ -109,13 +108,13 @@ def _encode_items(loaded: Loaded, ids: Sequence[str], features: Sequence[Feature
     bare = [one is None for one in features]
     found = loaded.items.find(ids) if any(bare) else None
     if found is None:
-        return _Items(*loaded.encoder.items(ids, features), item_hashes(ids))
+        return _Items(loaded.encoder.items(ids, features), item_hashes(ids))
     stored = found.known & bare
     if stored.all():
-        return _Items(found.index, found.weight, found.item_hash)
+        return _Items((found.index, found.weight), found.item_hash)
     index, weight = loaded.encoder.items(ids, features)
     index[stored], weight[stored] = found.index[stored], found.weight[stored]
-    return _Items(index, weight, found.item_hash, ["item_unknown"] if (~found.known & bare).any() else ())
+    return _Items((index, weight), found.item_hash, ["item_unknown"] if (~found.known & bare).any() else ())
 
 
 async def rank(loaded: Loaded, rows: Rows, terms: Terms, *, check: Check) -> Ranking:

@@ -136,7 +136,7 @@ def _publish(
             metrics={"log_loss": 0.2},
             click_times_ms=list(click_times_ms),
         ),
-        "weights": {name: value.numpy() for name, value in params.items()}
+        "weights": {name: value.numpy() for name, value in network.prepare(params).items()}
         | {ITEM_HASH: hashes, ITEM_IMPRESSIONS: np.array([impressions[int(one)] for one in hashes], dtype=np.int64)},
         "golden": golden,
         "graphs": graphs,

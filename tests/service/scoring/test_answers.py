@@ -1,5 +1,7 @@
 """A ranking told to the caller and to the trainer: both can be checked against each other and recomputed."""
 
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from models.noise import draw
 from models.types import Batch
 from service import events
 from service.events import Served
-from service.scoring.answers import to_response, to_served
+from service.scoring.answers import shown, to_response, to_served
 from service.scoring.ranking import Loaded, Terms, encode_rows, rank
 from service.scoring.schemas import Candidate, RankRequest, RankResponse
 
@@ -17,11 +19,12 @@ def answered(
     loaded: Loaded, strategy: str, *, bid: float | None = None, bucket: int | None = None
 ) -> tuple[RankResponse, Served]:
     candidates = [Candidate(id=one, features={"topics": [one]}, bid=bid) for one in ("seen", "b", "c", "d", "e", "f")]
-    request = RankRequest(candidates=candidates, explain=True)
-    terms, rows = Terms("r", strategy, bucket, 2**64 - 1, 4), encode_rows(loaded, request)
-    ranking = rank(loaded, rows, terms)
-    response = to_response(loaded, request, terms, rows, ranking, warnings=[], took_ms=1.5)
-    return response, to_served(loaded, request, terms, rows, ranking, time_ms=12)
+    request = RankRequest(candidates=candidates)
+    terms, rows = Terms("r", strategy, bucket, 2**64 - 1, 4, explain=True), encode_rows(loaded, request)
+    ranking = asyncio.run(rank(loaded, rows, terms, check=lambda: None))
+    told = shown(rows, ranking)
+    response = to_response(loaded, terms, rows, ranking, told, warnings=[], took_ms=1.5)
+    return response, to_served(loaded, terms, rows, ranking, told, time_ms=12)
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "random", "age_ts", "sampled"])

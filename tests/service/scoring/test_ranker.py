@@ -38,6 +38,7 @@ async def make(loaded: Loaded, redis_url: str, names: StreamNames) -> AsyncItera
             metrics=metrics,
         )
         ranker.loaded = loaded
+        loaded.items.complete = True  # there are none
         return ranker
 
     yield ranker
@@ -51,43 +52,45 @@ def ask(**changes: Any) -> bytes:
 
 async def test_the_same_request_gives_the_same_bytes(make: Make) -> None:
     body = ask(explain=True, strategy="sampled")
-    first, again = (make().rank(body).rpartition(b',"took_ms":') for _ in range(2))
+    first, again = [(await make().rank(body)).rpartition(b',"took_ms":') for _ in range(2)]
     assert first[0] == again[0]
     assert float(first[2].rstrip(b"}")) > 0.0
 
 
 async def test_randomness_comes_from_the_request_id_or_the_seed(make: Make) -> None:
-    def order(**changes: Any) -> list[str]:
-        return [item["id"] for item in json.loads(make().rank(ask(strategy="random", **changes)))["items"]]
+    async def order(**changes: Any) -> list[str]:
+        return [item["id"] for item in json.loads(await make().rank(ask(strategy="random", **changes)))["items"]]
 
-    assert len({tuple(order(request_id=f"r{number}")) for number in range(10)}) > 5
-    assert len({tuple(order(request_id=f"r{number}", seed=1)) for number in range(10)}) == 1
+    assert len({tuple(await order(request_id=f"r{number}")) for number in range(10)}) > 5
+    assert len({tuple(await order(request_id=f"r{number}", seed=1)) for number in range(10)}) == 1
     short = next(f"r{number}" for number in range(99) if seed_of(f"r{number}") < 2**63)
-    assert order(request_id=short) == order(request_id="other", seed=seed_of(short))
+    assert await order(request_id=short) == await order(request_id="other", seed=seed_of(short))
 
 
 async def test_a_request_without_an_id_gets_one(make: Make) -> None:
-    ids = {json.loads(make().rank(ask(request_id=None)))["request_id"] for _ in range(3)}
+    ids = {json.loads(await make().rank(ask(request_id=None)))["request_id"] for _ in range(3)}
     assert len(ids) == 3
 
 
 async def test_who_names_a_strategy_gets_it_and_is_in_no_experiment(make: Make) -> None:
-    answer = json.loads(make({"random": 1.0}).rank(ask(strategy="greedy", user={"id": "u"})))
+    answer = json.loads(await make({"random": 1.0}).rank(ask(strategy="greedy", user={"id": "u"})))
     assert answer["strategy"] == "greedy"
     assert "experiment" not in answer
 
 
 async def test_the_split_decides_by_user_and_without_one_by_request(make: Make) -> None:
     ranker = make({"random": 0.5, "greedy": 0.5})
-    by_user = [json.loads(ranker.rank(ask(request_id=f"r{n}", user={"id": "u"})))["experiment"] for n in range(20)]
+    by_user = [
+        json.loads(await ranker.rank(ask(request_id=f"r{n}", user={"id": "u"})))["experiment"] for n in range(20)
+    ]
     assert len({one["bucket"] for one in by_user}) == 1
-    without = [json.loads(ranker.rank(ask(request_id=f"r{n}"))) for n in range(20)]
+    without = [json.loads(await ranker.rank(ask(request_id=f"r{n}"))) for n in range(20)]
     assert {one["strategy"] for one in without} == {"random", "greedy"}
     assert all(one["experiment"]["strategy"] == one["strategy"] for one in without)
 
 
 async def test_without_a_split_the_default_serves(make: Make) -> None:
-    answer = json.loads(make().rank(ask()))
+    answer = json.loads(await make().rank(ask()))
     assert answer["strategy"] == "age_ts"
     assert "experiment" not in answer
 
@@ -96,31 +99,31 @@ async def test_without_a_version_it_says_what_to_do(make: Make) -> None:
     ranker = make()
     ranker.loaded = None
     with pytest.raises(Unavailable, match="start the trainer") as caught:
-        ranker.rank(ask())
+        await ranker.rank(ask())
     assert caught.value.code == "not_ready"
 
 
 async def test_warnings(make: Make) -> None:
-    assert "warnings" not in json.loads(make().rank(ask()))
-    assert json.loads(make(available=False).rank(ask()))["warnings"] == ["log_unavailable"]
-    assert json.loads(make(capacity=0).rank(ask()))["warnings"] == ["served_record_dropped"]
+    assert "warnings" not in json.loads(await make().rank(ask()))
+    assert json.loads(await make(available=False).rank(ask()))["warnings"] == ["log_unavailable"]
+    assert json.loads(await make(capacity=0).rank(ask()))["warnings"] == ["served_record_dropped"]
     mixed = ask(candidates=[{"id": "a", "bid": 2.0}, {"id": "b"}])
-    assert json.loads(make().rank(mixed))["warnings"] == ["bid_missing"]
+    assert json.loads(await make().rank(mixed))["warnings"] == ["bid_missing"]
     all_bid = ask(candidates=[{"id": "a", "bid": 2.0}, {"id": "b", "bid": 0}])
-    assert "warnings" not in json.loads(make().rank(all_bid))
+    assert "warnings" not in json.loads(await make().rank(all_bid))
 
 
 async def test_a_refused_request_leaves_no_record(make: Make) -> None:
     ranker = make()
     with pytest.raises(Invalid):
-        ranker.rank(ask(strategy="nope"))
-    assert ranker._metrics.registry.get_sample_value("agerank_served_queue_entries") == 0.0
+        await ranker.rank(ask(strategy="nope"))
+    assert ranker._outbox._metrics.registry.get_sample_value("agerank_served_queue_entries") == 0.0
 
 
 async def test_everything_is_counted(make: Make) -> None:
     ranker = make()
-    answer = json.loads(ranker.rank(ask(strategy="sampled", top_k=3)))
-    value = ranker._metrics.registry.get_sample_value
+    answer = json.loads(await ranker.rank(ask(strategy="sampled", top_k=3)))
+    value = ranker._outbox._metrics.registry.get_sample_value
     labels = {"lane": "default", "strategy": "sampled"}
     assert value("agerank_slots_total", labels) == 3
     changed = sum(item["explored"] for item in answer["items"])

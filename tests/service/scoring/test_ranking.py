@@ -1,5 +1,6 @@
 """One request against one version: order, exploration, propensity."""
 
+import asyncio
 from collections import Counter
 from dataclasses import replace
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from models.noise import seed_of
-from models.types import Array, Batch, Noise, Scores
+from models.types import Array, Batch, Scores
 from service.errors import Internal, Invalid
+from service.scoring.engines import SeededNoise
 from service.scoring.ranking import Loaded, Ranking, Terms, encode_rows, rank
 from service.scoring.schemas import Candidate, Context, RankRequest, User
 
@@ -26,7 +28,8 @@ def request(ids: list[str] = IDS, bids: dict[str, float] | None = None) -> RankR
 
 
 def ranked(loaded: Loaded, asked: RankRequest, strategy: str, *, seed: int = 1, top_k: int = 100) -> Ranking:
-    return rank(loaded, encode_rows(loaded, asked), Terms("r", strategy, None, seed, top_k))
+    terms = Terms("r", strategy, None, seed, top_k)
+    return asyncio.run(rank(loaded, encode_rows(loaded, asked), terms, check=lambda: None))
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "random", "epsilon_greedy", "age_ts", "age_ucb", "sampled", "coherent"])
@@ -130,7 +133,11 @@ def test_no_propensity_is_claimed_where_there_is_none(loaded: Loaded, strategy: 
 class NoNumber:
     """An engine whose network has overflowed."""
 
-    def scores(self, strategy: str, batch: Batch, noise: Noise, lambda_: float, impressions: Array) -> Scores:
+    batches = False
+
+    async def submit(
+        self, strategy: str, batch: Batch, noise: SeededNoise, lambda_: float, impressions: Array
+    ) -> Scores:
         return Scores(*(np.full(len(impressions), np.nan, dtype=np.float32) for _ in Scores._fields))
 
 
