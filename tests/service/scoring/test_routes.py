@@ -305,9 +305,9 @@ def test_without_redis_it_starts_and_ranks(
     publish(settings.checkpoints)
     alone = settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0"), "shutdown_grace_s": 0.1})
     with serving(alone, ready=False) as client:
-        until(lambda: client.get("/readyz").json().get("degraded") == ["log_unavailable"])
+        until(lambda: client.get("/readyz").json().get("degraded") == ["log_unavailable", "items_loading"])
         answer = client.post("/v1/rank", json=ASK)
-        assert (answer.status_code, answer.json()["warnings"]) == (200, ["log_unavailable"])
+        assert (answer.status_code, answer.json()["warnings"]) == (200, ["log_unavailable", "item_unknown"])
 
 
 def test_redis_comes_and_goes_and_comes_back(
