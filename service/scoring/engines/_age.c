@@ -1,0 +1,139 @@
+/* AGE as one C function: from encoded candidates to the six columns of Scores. See `native.py`, its only caller.
+ *
+ * It computes what models/exploration/age.py and models/networks/click.py define; read those first. The names here are
+ * theirs, and equations are those of [1] Wu et al. 2021, arXiv:2112.11136v1.
+ *
+ * A request is cut into tiles of candidates, small enough that their activations stay in the L2 cache, beside the
+ * weights, while all passes of all steps run over them. `_age_passes.h` does that for one tile; it is compiled once for
+ * each instruction set, and `age_best` tells which of them this CPU has. Nothing is kept from one call to the next. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LAYERS = 8, TILE = 72 };
+enum { NO_GATE, FIXED_GATE, LEARNED_GATE };
+enum { OK, NO_MEMORY, BAD_CONTEXT, BAD_ITEM };
+
+/* One field: the rows of its table that it pools, and how. */
+typedef struct {
+    const float *table;
+    int32_t rows, width;  /* of the table */
+    int32_t slot, slots;  /* where its indices stand among those of its side */
+    int32_t weighted;     /* 0: one row as it stands, 1: the weighted sum of its slots' rows */
+} Field;
+
+/* One side of the batch, context or item. */
+typedef struct {
+    const Field *fields;
+    int32_t count, slots, width;
+} Side;
+
+/* Weights in panels, see `product`. Sizes are padded to whole panels, what was added is 0. */
+typedef struct {
+    Side context, item;
+    int32_t layers, gate_units;
+    int32_t units[LAYERS];  /* as trained */
+    int32_t padded[LAYERS], context_padded, item_padded, width_padded;
+    const float *first_context, *first_item, *gram, *down, *up;  /* gram, or down and up: see `lift` */
+    const float *forward[LAYERS], *backward[LAYERS], *bias[LAYERS], *out;
+    const float *gate, *gate_bias, *gate_out;
+    float out_bias, gate_out_bias;
+} Network;
+
+/* models.exploration.age.Age */
+typedef struct {
+    int32_t ucb, last_layer, pgd, projected, steps, gate;
+    float threshold;
+    int64_t max_impressions;
+} Method;
+
+typedef struct {
+    const int32_t *context_index, *item_index;  /* (1, Kc), (B, Ki) */
+    const float *context_weight, *item_weight;
+    const float *masks;                         /* (S, R, U) */
+    const int64_t *impressions;                 /* (B,) */
+    float *scores;                              /* (6, B), written */
+    float lambda;
+    int32_t rows, draws, mask_rows, mask_units; /* B, S, R, U */
+} Request;
+
+/* Four floats anywhere: every instruction set has them. */
+typedef float quad __attribute__((vector_size(16), aligned(4)));
+
+static float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+/* Square root of what may be a rounding error below 0. */
+static float length(float squared) { return sqrtf(squared > 0.0f ? squared : 0.0f); }
+
+/* 1 / length; no direction is made of what is shorter than rounding. */
+static float inverse(float length) { return 1.0f / (length > 1e-15f ? length : 1e-15f); }
+
+/* One row's embedding, each field's rows pooled as in `models.networks.click._pool`. False: an index has no row. */
+static int embed(const Side *side, const int32_t *index, const float *weight, float *out)
+{
+    for (const Field *field = side->fields; field < side->fields + side->count; out += field->width, field++) {
+        for (int slot = field->slot; slot < field->slot + field->slots; slot++) {
+            if ((uint32_t)index[slot] >= (uint32_t)field->rows) return 0;
+            const float *row = field->table + (size_t)index[slot] * field->width;
+            const float factor = field->weighted ? weight[slot] : 1.0f;
+            const int first = slot == field->slot;
+            int k = 0;
+            for (; k + 4 <= field->width; k += 4)
+                *(quad *)(out + k) = *(const quad *)(row + k) * factor + (first ? (quad){0} : *(quad *)(out + k));
+            for (; k < field->width; k++) out[k] = row[k] * factor + (first ? 0.0f : out[k]);
+        }
+    }
+    return 1;
+}
+
+#define JOIN_(name, suffix) name##_##suffix
+#define JOIN(name, suffix) JOIN_(name, suffix)
+#define NAME(name) JOIN(name, PATH)
+
+#define PATH portable
+#define TARGET
+#define LANES 4  /* floats of a vector */
+#define BLOCK 6  /* rows of a block: 2 vectors each stay in registers */
+#include "_age_passes.h"
+
+#if defined(__x86_64__)
+#define PATH avx2
+#define TARGET __attribute__((target("avx2,fma")))
+#define LANES 8
+#define BLOCK 6
+#include "_age_passes.h"
+
+#define PATH avx512
+#define TARGET __attribute__((target("avx512f,avx2,fma")))
+#define LANES 16
+#define BLOCK 12
+#include "_age_passes.h"
+#endif
+
+/* The best path of this CPU: 0 portable, 1 AVX2, 2 AVX-512; each machine has all below. */
+int age_best(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+    return __builtin_cpu_supports("avx512f") ? 2 : 1;
+#else
+    return 0;
+#endif
+}
+
+/* Scores of one request. Any number of threads may be in here.
+ *
+ * path: at most `age_best`. The weights are packed for it, in panels of 8 << path columns.
+ * Returns OK, or NO_MEMORY, or which side had an index without a row; the scores are then worth nothing. */
+int age_scores(int path, const Network *network, const Method *method, const Request *request)
+{
+#if defined(__x86_64__)
+    if (path == 2) return scores_avx512(network, method, request);
+    if (path == 1) return scores_avx2(network, method, request);
+#endif
+    (void)path;
+    return scores_portable(network, method, request);
+}

@@ -1,0 +1,103 @@
+"""The native engine: AGE in a compiled kernel, every other method in onnxruntime.
+
+AGE as a graph is some hundred and fifty nodes, each a pass over all candidates, and products whose weights, being
+inputs, are laid out anew at every call. The kernel runs all steps over a few candidates at a time, with weights laid
+out once per version. It is a second copy of the method's formulas, so nothing is served by it that has not answered
+the version's golden request as torch did.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from models.spec import FeatureSpec
+from models.types import Array, Batch, Noise, Scores
+from service.checkpoints import Manifest, ServedStrategy
+from service.errors import CheckpointError
+from service.scoring.engines import SeededNoise
+from service.scoring.engines.kernel import Kernel, Method
+from service.scoring.engines.onnx import OnnxEngine
+
+_GATES = ("none", "fixed", "learned")  # by their number in C
+
+
+class _Age(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Options of the method, all of them: their defaults and their meaning are the trainer's."""
+
+    uncertainty: Literal["thompson", "ucb"]
+    draws: int
+    dropout: Literal["full", "last_layer"]
+    rate: float
+    mask_scope: Literal["request", "candidate", "version"]
+    direction: Literal["fgm", "pgd"]
+    pgd: Literal["literal", "projected"]
+    steps: int
+    gate: Literal["learned", "fixed", "none"]
+    gate_threshold: float
+    max_impressions: int | None
+
+
+class NativeEngine:
+    """See `service.scoring.engines.Engine`."""
+
+    batches = False
+
+    def __init__(self, kernel: Kernel, methods: Mapping[str, Method], others: OnnxEngine) -> None:
+        self._kernel, self._methods, self._others = kernel, methods, others
+
+    @classmethod
+    def load(
+        cls,
+        manifest: Manifest,
+        graphs: Mapping[str, bytes],
+        weights: Mapping[str, Array],
+        *,
+        threads: int,
+        previous: object = None,
+        path: int | None = None,
+    ) -> "NativeEngine":
+        """See `service.scoring.engines.load`.
+
+        Args:
+            path: of the kernel, see `Kernel`.
+        """
+        methods = {name: _method(name, one) for name, one in manifest.strategies.items() if one.method == "age"}
+        hidden = msgspec.convert(manifest.network["hidden"], tuple[int, ...])
+        kernel = Kernel(FeatureSpec.from_toml(manifest.spec), hidden, weights, path=path)
+        others = OnnxEngine.load(
+            {name: graph for name, graph in graphs.items() if name not in methods},
+            weights,
+            threads=threads,
+            previous=previous._others if isinstance(previous, NativeEngine) else None,
+        )
+        return cls(kernel, methods, others)
+
+    def scores(self, strategy: str, batch: Batch, noise: Noise, lambda_: float, impressions: Array) -> Scores:
+        method = self._methods.get(strategy)
+        if method is None:
+            return self._others.scores(strategy, batch, noise, lambda_, impressions)
+        return self._kernel.scores(method, batch, noise["masks"], lambda_, impressions)
+
+    async def submit(
+        self, strategy: str, batch: Batch, noise: SeededNoise, lambda_: float, impressions: Array
+    ) -> Scores:
+        return self.scores(strategy, batch, noise, lambda_, impressions)
+
+
+def _method(strategy: str, served: ServedStrategy) -> Method:
+    """Raises CheckpointError: unknown_options."""
+    try:
+        age = msgspec.convert(served.options, _Age)
+    except msgspec.ValidationError as error:
+        raise CheckpointError("unknown_options", f"{strategy}: {error}") from None
+    return Method(
+        ucb=age.uncertainty == "ucb",
+        last_layer=age.dropout == "last_layer",
+        pgd=age.direction == "pgd",
+        projected=age.direction == "pgd" and age.pgd == "projected",
+        steps=age.steps,
+        gate=_GATES.index(age.gate),
+        threshold=age.gate_threshold if age.gate == "fixed" else 0.0,
+        max_impressions=2**63 - 1 if age.max_impressions is None else age.max_impressions,
+    )
