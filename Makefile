@@ -24,11 +24,13 @@ check: .venv/dev
 # installing it, for modules of which most are never imported.
 INSTALL := $(BIN)/pip install --no-compile --disable-pip-version-check --constraint constraints.txt --editable
 
-.venv/demo: pyproject.toml constraints.txt | $(BIN)/python
+INPUTS := pyproject.toml constraints.txt hatch_build.py $(wildcard service/scoring/engines/_age*.[ch])
+
+.venv/demo: $(INPUTS) | $(BIN)/python
 	$(INSTALL) '.[serve,train,demo]'
 	@touch $@
 
-.venv/dev: pyproject.toml constraints.txt | $(BIN)/python
+.venv/dev: $(INPUTS) | $(BIN)/python
 	$(INSTALL) '.[serve,train,demo,dev]'
 	@touch $@ .venv/demo
 
