@@ -1,6 +1,6 @@
 """Compiles the native engine's kernel while the project is installed, in place where the installation is editable.
 
-Without a C compiler, or with one that refuses, the project installs without it: `engine = "native"` then does not start.
+Without a C compiler, or with one that refuses, it installs without the kernel: `engine = "native"` then does not start.
 """
 
 import os

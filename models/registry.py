@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -51,7 +51,6 @@ class Strategy:
         name: what requests, logs and metrics call it.
         method: key of METHODS.
         exploration: the method itself.
-        options: of the method, as configured.
         lambda_: exploration strength; where there is a budget, the strength to start from.
         budget: target share of shown slots that exploration changes; None keeps lambda as given.
         propensity_samples: draws of a Monte Carlo propensity; 0 for none.
@@ -60,10 +59,14 @@ class Strategy:
     name: str
     method: str
     exploration: Exploration
-    options: dict[str, Any] = field(default_factory=dict)
     lambda_: float = INITIAL_LAMBDA
     budget: float | None = None
     propensity_samples: int = 0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the method, all of them, as they are written to a version."""
+        return cast(dict[str, Any], msgspec.to_builtins(self.exploration))
 
     @property
     def uniform_share(self) -> float | None:
@@ -103,7 +106,6 @@ def build(name: str, options: Mapping[str, Any]) -> Strategy:
         name=name,
         method=method,
         exploration=exploration,
-        options=given,
         lambda_=INITIAL_LAMBDA if lambda_ is None else float(lambda_),
         budget=budget,
         propensity_samples=samples,

@@ -46,6 +46,8 @@ def serve(
         raise typer.BadParameter(str(error)) from None
     try:
         app.serve(settings, announce=lambda url: _announce(url, settings.lane, json))
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from None
     except OSError as error:
         typer.echo(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}", err=True)
         raise typer.Exit(1) from None

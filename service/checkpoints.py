@@ -36,7 +36,7 @@ class ServedStrategy(msgspec.Struct, frozen=True, kw_only=True):
     """One strategy as the scorer needs it: a ranking graph and what to feed it. The scorer knows no method by name."""
 
     method: str
-    options: dict[str, object]  # of the method, for explain and audit
+    options: dict[str, object]  # of the method, all of them
     graph: str  # file name below graphs/
     noise: list[NoiseInput]
     lambda_: float

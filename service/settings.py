@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     # Scorer
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
-    engine: Literal["onnx", "torch"] = "onnx"
+    engine: Literal["native", "onnx", "torch"] = "onnx"
     batch_wait_s: float = Field(0.0002, ge=0, le=1)
     batch_rows: Positive = 2_048
     batch_fuse: bool = False
@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     max_body_bytes: Positive = 4 * 1024 * 1024
     max_in_flight: Positive = 64
     deadline_s: Seconds = 1.0
+    head_timeout_s: Seconds = 10.0
+    answer_timeout_s: Seconds = 10.0
+    keep_alive_s: Seconds = 75.0  # longer than the idle time of common load balancers: they close first
     served_queue_entries: Positive = 10_000
     swap_poll_s: Seconds = 0.5
     shutdown_grace_s: Seconds = 5.0

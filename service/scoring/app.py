@@ -19,6 +19,8 @@ from service import logs
 from service.connections import connect_async
 from service.scoring import item_routes, openapi, problems, routes
 from service.scoring.catalog import Catalog
+from service.scoring.engines import kernel
+from service.scoring.connection import Connection, Limits
 from service.scoring.experiments import Traffic
 from service.scoring.feedback import Feedback
 from service.scoring.guard import Guard
@@ -29,12 +31,15 @@ from service.scoring.outbox import Outbox
 from service.scoring.ranker import Ranker
 from service.scoring.ranking import Loaded
 from service.scoring.swap import Swapper
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 from service.streams import StreamNames
 from service.telemetry import ScorerMetrics
 
 #: An event id is known for twice the attribution window, and for a day at least: callers retry for so long, not longer.
 REMEMBER_WINDOWS, REMEMBER_AT_LEAST_S = 2.0, 86_400.0
+
+#: Of one request's headers.
+MAX_HEAD_BYTES = 64 * 1024
 
 _log = structlog.get_logger()
 
@@ -55,11 +60,31 @@ def create_app(settings: Settings) -> FastAPI:
     # Not included as routers: a request would pass through each of them first, and that takes time.
     app.router.routes += [*routes.router.routes, *item_routes.router.routes]
     app.add_middleware(
-        Guard, limited=routes.LIMITED + item_routes.LIMITED, max_in_flight=settings.max_in_flight, metrics=metrics
+        Guard,
+        limited=routes.LIMITED + item_routes.LIMITED,
+        max_in_flight=settings.max_in_flight,
+        max_unread_bytes=settings.max_in_flight * settings.max_body_bytes,
+        metrics=metrics,
     )
     problems.install(app)
     openapi.install(app)
     return app
+
+
+def configuration(settings: Settings) -> uvicorn.Config:
+    """How uvicorn runs the app."""
+    limits = Limits(settings.head_timeout_s, settings.answer_timeout_s, MAX_HEAD_BYTES, settings.max_body_bytes)
+    return uvicorn.Config(
+        create_app(settings),
+        loop="uvloop",
+        http=partial(Connection, limits),  # type: ignore[arg-type]  # it is only called
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # a fraction will do
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s),
+    )
 
 
 def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
@@ -71,18 +96,12 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
 
     Raises:
         OSError: the address is not ours to listen on.
+        SettingsError: the engine is not installed.
     """
+    if settings.engine == "native":
+        _check_kernel()
     logs.configure(settings.log_format)
-    config = uvicorn.Config(
-        create_app(settings),
-        loop="uvloop",
-        http="httptools",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=75,  # longer than the idle time of common load balancers: they close first, nothing is lost
-        timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s),
-    )
+    config = configuration(settings)
     with socket.create_server((settings.host, settings.port), backlog=config.backlog) as listening:
         host, port = listening.getsockname()[:2]
         announce(f"http://{host}:{port}")
@@ -171,6 +190,14 @@ def _load(settings: Settings, version: int, previous: Loaded | None) -> Loaded:
         max_items=settings.max_items,
         previous=previous,
     )
+
+
+def _check_kernel() -> None:
+    try:
+        kernel.library()
+    except OSError as error:
+        advice = 'install agerank where there is a C compiler, or set engine = "onnx"'
+        raise SettingsError(f"engine: native has no compiled kernel ({error}): {advice}") from None
 
 
 async def _embedded(settings: Settings, stack: AsyncExitStack) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -27,7 +26,7 @@ def load(
     root: Path,
     version: int,
     *,
-    kind: Literal["onnx", "torch"],
+    kind: engines.Kind,
     threads: int,
     lane: str,
     strategies: Collection[str],

@@ -1,5 +1,7 @@
 """Strategies from their configuration."""
 
+from dataclasses import asdict
+
 import pytest
 
 from models.exploration.age import Age
@@ -11,7 +13,7 @@ def test_the_name_is_the_method_unless_it_is_given():
     strategy = build("mine", {"method": "age", "uncertainty": "ucb", "draws": 7, "lambda": 3, "budget": 0.1})
     assert strategy.exploration == Age(uncertainty="ucb", draws=7)
     assert (strategy.name, strategy.lambda_, strategy.budget) == ("mine", 3.0, 0.1)
-    assert strategy.options == {"uncertainty": "ucb", "draws": 7}
+    assert strategy.options == asdict(Age(uncertainty="ucb", draws=7))
     assert build("age", {}).lambda_ == INITIAL_LAMBDA
 
 

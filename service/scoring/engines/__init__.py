@@ -1,4 +1,4 @@
-"""Engines turn a batch into scores. One interface; onnxruntime by default, torch on request; equal within 1e-5."""
+"""Engines turn a batch into scores: one interface; native, onnxruntime or torch; equal within 1e-5."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -12,6 +12,8 @@ from service.checkpoints import Manifest
 
 if TYPE_CHECKING:
     from service.scoring.engines.batching import Batcher
+
+Kind = Literal["native", "onnx", "torch"]
 
 
 class SeededNoise(Mapping[str, Array]):
@@ -81,7 +83,7 @@ class Engine(Protocol):
 
 
 def load(
-    kind: Literal["onnx", "torch"],
+    kind: Kind,
     *,
     manifest: Manifest,
     graphs: Mapping[str, bytes],
@@ -96,18 +98,23 @@ def load(
     Args:
         graphs: strategy -> ONNX bytes; the torch engine does not read them.
         weights: parameter -> array.
-        batcher: has the torch engine answer requests together; the onnxruntime engine never does.
+        batcher: has the torch engine answer requests together; the others never do.
         fuse: compile what the torch engine batches.
         previous: the engine of the version before, to take over what did not change.
 
     Raises:
-        CheckpointError: shape_mismatch, unreadable_graph.
+        CheckpointError: shape_mismatch, unreadable_graph, unknown_options.
+        OSError: of the native engine, where its kernel was not compiled.
     """
     # Imported here: on the onnxruntime path the process never loads torch, nor onnxruntime on the other.
     if kind == "torch":
         from service.scoring.engines.torch import TorchEngine
 
         return TorchEngine.load(manifest, weights, threads=threads, batcher=batcher, fuse=fuse, previous=previous)
+    if kind == "native":
+        from service.scoring.engines.native import NativeEngine
+
+        return NativeEngine.load(manifest, graphs, weights, threads=threads, previous=previous)
     from service.scoring.engines.onnx import OnnxEngine
 
     return OnnxEngine.load(graphs, weights, threads=threads, previous=previous)
