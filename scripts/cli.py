@@ -25,6 +25,7 @@ COMMANDS = {
     "replay": Entry("Judge strategies on a log of uniformly random traffic.", "train"),
     "ingest": Entry("Warm start: learn from a historical log before the first request.", "train,demo"),
     "bench engine": Entry("What exploration costs in the engine, and what it would cost naively.", "serve,train"),
+    "bench http": Entry("Our server, exploring, against others that do not explore.", "serve,train,demo,bench"),
 }
 
 

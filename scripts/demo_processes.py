@@ -58,7 +58,7 @@ class Child:
 def environment(folder: Path, config: Path) -> dict[str, str]:
     """Ours, but with the settings in the file alone, and with nothing written outside the folder."""
     temporary = folder / "tmp"
-    temporary.mkdir()
+    temporary.mkdir(exist_ok=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AGERANK_")}
     return kept | {
         "AGERANK_CONFIG": str(config),

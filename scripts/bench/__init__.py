@@ -9,8 +9,11 @@
 
     work       the network, versions and requests that all of them measure on
     naive      the network and AGE written the obvious way
+    plain      the network in bare onnxruntime
     measure    runs, medians, ratios
     report     the machine, a table or JSON, progress
+    contenders the servers that are compared, started
+    scorer     ours
     processes  servers in processes of their own, pinned to a core
     load       the client: closed and open loop
     rivals/    the other servers

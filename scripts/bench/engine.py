@@ -75,7 +75,7 @@ def run(*, candidates: Sequence[int], runs: int, seconds: float, tell: Tell) -> 
     model = Model()
     with tempfile.TemporaryDirectory(prefix="agerank-bench-") as name, publishing(Path(name), model) as versions:
         version = versions.publish().version
-        loaded = load(Path(name), version, kind="onnx", threads=1, lane=LANE, strategies=STRATEGIES)
+        loaded = load(Path(name), version, kind="onnx", threads=1, lane=LANE, strategies=STRATEGIES, max_items=1)
     ways, exact = _ways(loaded, model), _Exact(model)
     found: list[Row] = []
     for count in candidates:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -14,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.bench.measure import Tell
+from scripts.demo_processes import DemoError
+from service.errors import ServiceError
 
 WIDTH = 160  # of what is not printed on a terminal
 Row = dict[str, Any]
@@ -21,6 +24,10 @@ Runs = Annotated[int, typer.Option(min=1, help="Each figure is the median of so 
 Candidates = Annotated[str, typer.Option(help="Of a request; several numbers are separated by commas.")]
 Core = Annotated[int | None, typer.Option(min=0, help="Run on this core alone, as `taskset -c` would.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Only a JSON list of rows on stdout; the rest goes to stderr.")]
+
+
+class BenchError(Exception):
+    """The benchmark cannot go on. The text is for whoever runs it."""
 
 
 class Column(NamedTuple):
@@ -41,8 +48,7 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, title:
         table.add_column(column.title, justify="right" if column.form else "left")
     for row in rows:
         table.add_row(*(_cell(row[column.key], column.form) for column in columns))
-    console = Console(highlight=False)
-    console.print(table, width=None if console.is_terminal else WIDTH)
+    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 def whole_numbers(text: str) -> list[int]:
@@ -71,6 +77,16 @@ def progress(*, as_json: bool, versions: Sequence[str] = ("numpy", "onnxruntime"
         return
     with console.status("") as status:
         yield status.update
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """What cannot go on says why and exits with 1."""
+    try:
+        yield
+    except (BenchError, DemoError, ServiceError) as error:
+        typer.echo(f"the benchmark cannot go on: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 def machine(versions: Sequence[str]) -> str:

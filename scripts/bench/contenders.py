@@ -1,0 +1,85 @@
+"""The servers of `agerank bench http`: ours and its rivals, started and ready, and what each is asked for."""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import typer
+
+from scripts.bench.naive import NaiveNetwork, plain_graph
+from scripts.bench.processes import Cores, Server
+from scripts.bench.rivals import FOLDER, RIVALS
+from scripts.bench.rivals.ranking import save
+from scripts.bench.scorer import RANK, checkpoints, log_server, put_items, scorer
+from scripts.bench.work import SPEC, Catalogue, Model, publishing
+from scripts.demo_processes import environment, free_port
+
+OURS, PEERS = "agerank", ("litserve", "bentoml")
+
+
+class Case(NamedTuple):
+    """A server, and what it is asked for."""
+
+    server: str
+    version: str
+    strategy: str
+    features: str
+    running: Server
+    path: str
+
+
+def start(stack: ExitStack, folder: Path, rivals: Mapping[str, str], python: Path, where: Cores) -> list[Case]:
+    """All servers, ready, and what to ask of each. The stack ends them."""
+    model, catalogue = Model(), Catalogue()
+    with publishing(checkpoints(folder), model) as versions:
+        versions.publish()
+    save(folder, spec=SPEC, graph=plain_graph(NaiveNetwork(model.params)))
+    ours = stack.enter_context(scorer(folder, stack.enter_context(log_server(folder, where)), where)).wait()
+    put_items(ours, catalogue)
+    asked = [("greedy", "full"), ("age_ts", "full"), ("age_ucb", "full"), ("age_ts", "ids")]
+    cases = [Case(OURS, metadata.version(OURS), *one, ours, RANK) for one in asked]
+    for name, version in rivals.items():
+        server = stack.enter_context(_rival(name, folder, python, where)).wait()
+        cases.append(Case(name, version, "greedy", "full", server, RIVALS[name].path))
+    return cases
+
+
+def _rival(name: str, folder: Path, python: Path, where: Cores) -> Server:
+    rival, port = RIVALS[name], free_port(0)
+    more = {FOLDER: str(folder), "BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
+    if python != Path(sys.executable):  # it does not find us by itself
+        more["PYTHONPATH"] = str(Path(__file__).parents[2])
+    return Server(
+        rival.title,
+        [str(python), *(argument.format(port=port) for argument in rival.command)],
+        port=port,
+        ready=rival.ready,
+        core=where.server,
+        log=folder / f"{name}.log",
+        environment=environment(folder, folder / "agerank.toml") | more,
+    )
+
+
+def installed(names: Sequence[str], python: Path) -> dict[str, str]:
+    """Name -> version. Exits with 2 where one is unknown, or not installed for that interpreter."""
+    unknown = sorted(set(names) - set(RIVALS))
+    if unknown:
+        raise typer.BadParameter(f"no rival {', '.join(unknown)}; known are {', '.join(RIVALS)}", param_hint="--rivals")
+    code = "import sys; from importlib.metadata import version; print(version(sys.argv[1]))"
+    found = {}
+    for name in names:
+        module = RIVALS[name].module
+        asked = subprocess.run([python, "-c", code, module], capture_output=True, text=True, check=False)
+        if asked.returncode:
+            typer.echo(
+                f"agerank bench http needs {module}: pip install 'agerank[bench]', "
+                f"name an interpreter that has it in --rivals-python, or leave {name} out of --rivals",
+                err=True,
+            )
+            raise typer.Exit(2)
+        found[name] = asked.stdout.strip()
+    return found
