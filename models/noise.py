@@ -47,6 +47,17 @@ def uniform(key: Array, count: int) -> Array:
     return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
 
 
+def keys(one: NoiseInput, *, request_seed: Array, version: int, item_hash: Array) -> Array:
+    """(R,) uint64: what the numbers of one random input are made from, a key for each row. Arguments as of `draw`."""
+    if one.scope == "version":
+        key = np.array([version], dtype=np.uint64)
+    elif one.scope == "candidate":
+        key = combine(request_seed, item_hash)
+    else:
+        key = request_seed
+    return combine(key, np.uint64(seed_of(one.name)))
+
+
 def draw(inputs: Sequence[NoiseInput], *, request_seed: Array, version: int, item_hash: Array) -> Noise:
     """All random inputs of one ranking.
 
@@ -62,13 +73,7 @@ def draw(inputs: Sequence[NoiseInput], *, request_seed: Array, version: int, ite
     """
     noise: dict[str, Array] = {}
     for one in inputs:
-        if one.scope == "version":
-            key = np.array([version], dtype=np.uint64)
-        elif one.scope == "candidate":
-            key = combine(request_seed, item_hash)
-        else:
-            key = request_seed
-        key = combine(key, np.uint64(seed_of(one.name)))
+        key = keys(one, request_seed=request_seed, version=version, item_hash=item_hash)
         value = uniform(key, one.draws * one.width).reshape(len(key), one.draws, one.width).transpose(1, 0, 2)
         if one.distribution == "dropout":
             value = (value >= one.rate).astype(np.float32) / np.float32(1.0 - one.rate)

@@ -1,29 +1,22 @@
-"""The noise of `models.noise` in torch, for a device that draws its own: the same bits.
+"""The numbers of `models.noise` in torch, for a device that makes its own from their keys: the same bits.
 
 torch has no uint64 arithmetic, so int64 stands in: sums and products wrap to the same bits, and a logical shift is an
 arithmetic one without the copies of the sign.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.noise import seed_of
 from models.types import NoiseInput
 
 _BITS = 24  # of a float32's fraction
 
 
-def signed(value: int) -> int:
-    """The int64 with the bits of a uint64."""
-    return value - 2**64 if value >= 2**63 else value
-
-
-_GOLDEN = signed(0x9E3779B97F4A7C15)
-_MIX_1 = signed(0xBF58476D1CE4E5B9)
-_MIX_2 = signed(0x94D049BB133111EB)
+# As in `models.noise`, their bits as int64.
+_GOLDEN, _MIX_1, _MIX_2 = (bits - 2**64 for bits in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 class TorchNoise:
@@ -31,31 +24,26 @@ class TorchNoise:
 
     Args:
         inputs: what the method declared.
-        device: where the seeds will be.
+        device: where the keys will be.
     """
 
     def __init__(self, inputs: Sequence[NoiseInput], device: torch.device | str = "cpu") -> None:
-        self._draws = [(one, signed(seed_of(one.name)), _places(one, device), *_levels(one)) for one in inputs]
+        self._draws = [(one, _places(one).to(device), *_levels(one)) for one in inputs]
 
-    def draw(self, *, request_seed: Tensor, version: Tensor, item_hash: Tensor, request: Tensor) -> dict[str, Tensor]:
-        """All random inputs of rows that belong to several requests of one version. The four tensors are int64.
+    def draw(self, mixed_keys: Mapping[str, Tensor], request: Tensor) -> dict[str, Tensor]:
+        """All random inputs of rows that belong to several requests of one version.
 
         Args:
-            request_seed: (Q,) bits of the requests' seeds.
-            version: (1,) the model version.
-            item_hash: (B,) bits of the items' hashes.
-            request: (B,) index into `request_seed`: whose row it is.
+            mixed_keys: NoiseInput.name -> bits of `noise.mix(noise.keys(...))`, int64: (Q,) one for each request where
+                that is the scope, (B,) for "candidate", (1,) for "version".
+            request: (B,) int64 index of the request whose row it is.
 
         Returns:
             NoiseInput.name -> (S, R, U) float32, R = 1 for the scope "version" and B for the others.
         """
         noise = {}
-        for one, seed, places, first_kept, scale in self._draws:
-            if one.scope == "candidate":
-                key = _combine(request_seed[request], item_hash)
-            else:
-                key = version if one.scope == "version" else request_seed
-            bits = _shift(_mix(_mix(_combine(key, seed))[:, None] + places), 64 - _BITS)  # (S, R, U)
+        for one, places, first_kept, scale in self._draws:
+            bits = _shift(_mix(mixed_keys[one.name][:, None] + places), 64 - _BITS)  # (S, R, U)
             if one.distribution == "uniform":
                 value = bits.to(torch.float32) * scale
             else:
@@ -65,13 +53,13 @@ class TorchNoise:
         return noise
 
 
-def _places(one: NoiseInput, device: torch.device | str) -> Tensor:
+def _places(one: NoiseInput) -> Tensor:
     """(S, 1, U): what tells the numbers of one key apart.
 
     Not computed with the draw: torch.compile knows what is in an arange, and multiplies it without wrapping.
     """
     count = np.arange(1, one.draws * one.width + 1, dtype=np.int64)
-    return torch.from_numpy((count * np.int64(_GOLDEN)).reshape(one.draws, 1, one.width)).to(device)
+    return torch.from_numpy((count * np.int64(_GOLDEN)).reshape(one.draws, 1, one.width))
 
 
 def _levels(one: NoiseInput) -> tuple[int, float]:
@@ -83,10 +71,6 @@ def _levels(one: NoiseInput) -> tuple[int, float]:
         return 0, 2.0**-_BITS
     first_kept = int(np.ceil(np.float32(one.rate) * np.float32(2.0**_BITS)))
     return first_kept, float(np.float32(1.0) / np.float32(1.0 - one.rate))
-
-
-def _combine(key: Tensor, other: Tensor | int) -> Tensor:
-    return _mix(_mix(key) + _GOLDEN + other)
 
 
 def _mix(value: Tensor) -> Tensor:

@@ -228,12 +228,6 @@ async def test_without_a_batcher_each_is_answered_alone() -> None:
     await version.check("age_ucb", 1, 40)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, about itself
-async def test_fused_as_not_fused(batcher: Batcher) -> None:
-    await Version(3, batcher, fuse=True).check("last_layer", 1, 150)
-
-
 def test_sizes_double_up_to_the_largest() -> None:
     assert sizes(2_048) == [128, 256, 512, 1_024, 2_048]
     assert sizes(1_000) == [128, 256, 512, 1_000]
@@ -241,12 +235,16 @@ def test_sizes_double_up_to_the_largest() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-async def test_a_gpu_answers_as_a_cpu_and_captures_once(batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fuse", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, about torch
+async def test_a_gpu_answers_as_a_cpu_and_captures_once(
+    batcher: Batcher, fuse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     capture, graphs = torch.cuda.CUDAGraph, []
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graphs.append(capture()) or graphs[-1])
     version = None
     for number in (3, 4):
-        version = Version(number, batcher, previous=version)
+        version = Version(number, batcher, version, fuse=fuse)
         network = ClickNetwork(SPEC, CONFIG)
         params = {name: torch.from_numpy(value) for name, value in version.weights.items()}
         for strategy, options in STRATEGIES.items():
