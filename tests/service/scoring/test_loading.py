@@ -37,7 +37,7 @@ def test_a_good_version_is_loaded_whole(tmp_path: Path, publish: Publish, kind: 
     manifest = publish(tmp_path, 3, impressions={seed_of("b"): 5, seed_of("a"): 7})
     loaded = loaded_from(tmp_path, 3, kind=kind)
     assert loaded.manifest == manifest
-    assert loaded.spec == FeatureSpec.from_toml(manifest.spec)
+    assert loaded.encoder.spec == FeatureSpec.from_toml(manifest.spec)
     np.testing.assert_array_equal(loaded.impressions(np.array([seed_of("a")], dtype=np.uint64)), [7])
 
 
@@ -68,7 +68,7 @@ def nan_weight(parts: Parts) -> None:
 
 
 def narrow_layer(parts: Parts) -> None:
-    parts["weights"]["mlp.0.weight"] = parts["weights"]["mlp.0.weight"][:, :-1].copy()
+    parts["weights"]["mlp.1.weight"] = parts["weights"]["mlp.1.weight"][:, :-1].copy()
 
 
 def missing_weight(parts: Parts) -> None:
@@ -143,3 +143,22 @@ def test_a_gate_on_its_very_threshold_may_fall_either_way(tmp_path: Path, publis
     publish(tmp_path, 2, strategies={"age_ts": age | {"gate_threshold": threshold * 0.9}, "greedy": {}}, change=shut)
     with pytest.raises(CheckpointError, match="gate_open|score"):
         loaded_from(tmp_path, 2)
+
+
+def test_versions_share_the_items_as_long_as_these_are_encoded_alike(tmp_path: Path, publish: Publish) -> None:
+    spec = publish(tmp_path, 1).spec
+    field = '[[fields]]\nname = "new"\nside = "{}"\nkind = "categorical"\nbuckets = 9\n'
+    publish(tmp_path, 2, spec=spec + field.format("user"))
+    publish(tmp_path, 3, spec=spec + field.format("item"))
+    first = loaded_from(tmp_path, 1)
+    first.items.update({"a": {}})
+    first.items.complete = True
+    second = loaded_from(tmp_path, 2, previous=first)
+    assert second.items is first.items
+    with pytest.raises(CheckpointError) as caught:
+        loaded_from(tmp_path, 3, previous=second)
+    assert caught.value.code == "item_fields_changed"
+    first.items.update({"a": None})  # nothing is lost with an empty one
+    third = loaded_from(tmp_path, 3, previous=second)
+    assert third.items is not second.items
+    assert third.items.fits(third.encoder.spec)
