@@ -62,7 +62,7 @@ class NativeEngine:
         Args:
             path: of the kernel, see `Kernel`.
         """
-        methods = {name: _method(name, one) for name, one in manifest.strategies.items() if one.method == "age"}
+        methods = {name: _served(name, one) for name, one in manifest.strategies.items() if one.method == "age"}
         hidden = msgspec.convert(manifest.network["hidden"], tuple[int, ...])
         kernel = Kernel(FeatureSpec.from_toml(manifest.spec), hidden, weights, path=path)
         others = OnnxEngine.load(
@@ -85,12 +85,9 @@ class NativeEngine:
         return self.scores(strategy, batch, noise, lambda_, impressions)
 
 
-def _method(strategy: str, served: ServedStrategy) -> Method:
-    """Raises CheckpointError: unknown_options."""
-    try:
-        age = msgspec.convert(served.options, _Age)
-    except msgspec.ValidationError as error:
-        raise CheckpointError("unknown_options", f"{strategy}: {error}") from None
+def method(options: Mapping[str, object]) -> Method:
+    """Raises msgspec.ValidationError: options that are not those of the method."""
+    age = msgspec.convert(options, _Age)
     return Method(
         ucb=age.uncertainty == "ucb",
         last_layer=age.dropout == "last_layer",
@@ -101,3 +98,11 @@ def _method(strategy: str, served: ServedStrategy) -> Method:
         threshold=age.gate_threshold if age.gate == "fixed" else 0.0,
         max_impressions=2**63 - 1 if age.max_impressions is None else age.max_impressions,
     )
+
+
+def _served(name: str, strategy: ServedStrategy) -> Method:
+    """Raises CheckpointError: unknown_options."""
+    try:
+        return method(strategy.options)
+    except msgspec.ValidationError as error:
+        raise CheckpointError("unknown_options", f"{name}: {error}") from None
