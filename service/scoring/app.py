@@ -19,8 +19,9 @@ from service import logs
 from service.connections import connect_async
 from service.scoring import item_routes, openapi, problems, routes
 from service.scoring.catalog import Catalog
-from service.scoring.engines import kernel
 from service.scoring.connection import Connection, Limits
+from service.scoring.engines import kernel
+from service.scoring.engines.batching import Batcher
 from service.scoring.experiments import Traffic
 from service.scoring.feedback import Feedback
 from service.scoring.guard import Guard
@@ -130,6 +131,15 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
         )
         stack.push_async_callback(outbox.flush, settings.shutdown_grace_s)
         await stack.enter_async_context(running(outbox.run()))
+        batcher = None
+        if settings.engine == "torch":
+            batcher = Batcher(
+                wait_s=settings.batch_wait_s,
+                max_rows=settings.batch_rows,
+                grace_s=settings.shutdown_grace_s,
+                metrics=metrics,
+            )
+            await stack.enter_async_context(batcher)
         ranker = Ranker(
             lane=settings.lane,
             default_strategy=settings.default_strategy,
@@ -143,7 +153,7 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
         await stack.enter_async_context(running(feed.run()))
         swapper = Swapper(
             root=settings.checkpoints,
-            load=partial(_load, settings),
+            load=partial(_load, settings, batcher),
             ranker=ranker,
             items=feed,
             poll_s=settings.swap_poll_s,
@@ -179,7 +189,7 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
         yield {"scorer": scorer}
 
 
-def _load(settings: Settings, version: int, previous: Loaded | None) -> Loaded:
+def _load(settings: Settings, batcher: Batcher | None, version: int, previous: Loaded | None) -> Loaded:
     return load(
         settings.checkpoints,
         version,
@@ -188,6 +198,8 @@ def _load(settings: Settings, version: int, previous: Loaded | None) -> Loaded:
         lane=settings.lane,
         strategies={settings.default_strategy, *settings.traffic},
         max_items=settings.max_items,
+        batcher=batcher,
+        fuse=settings.batch_fuse,
         previous=previous,
     )
 

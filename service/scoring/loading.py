@@ -15,6 +15,7 @@ from service.events import from_millis
 from service.scoring import engines
 from service.scoring.decoding import RankDecoder
 from service.scoring.engines import Engine
+from service.scoring.engines.batching import Batcher
 from service.scoring.items import ItemStore
 from service.scoring.ranking import Loaded
 
@@ -31,6 +32,8 @@ def load(
     lane: str,
     strategies: Collection[str],
     max_items: int,
+    batcher: Batcher | None = None,
+    fuse: bool = False,
     previous: Loaded | None = None,
 ) -> Loaded:
     """A version that may be served.
@@ -42,6 +45,7 @@ def load(
         lane: that the version must be of.
         strategies: that the version must have.
         max_items: that the item store takes.
+        batcher, fuse: see `engines.load`.
         previous: what served before, to take over from: the item store, too.
 
     Raises:
@@ -59,6 +63,8 @@ def load(
         graphs={name: checkpoints.load_graph(root, manifest, name) for name in manifest.strategies},
         weights=weights,
         threads=threads,
+        batcher=batcher,
+        fuse=fuse,
         previous=previous.engine if previous else None,
     )
     _check_golden(engine, manifest, checkpoints.load_golden(root, manifest))

@@ -49,6 +49,10 @@ class Group(Protocol):
         ...
 
 
+#: Of a batch, unless its rows are used up before. Noise is drawn for so many, whether they are there or not.
+MAX_REQUESTS = 32
+
+
 @dataclass(frozen=True, eq=False)
 class _Job:
     group: Group
@@ -69,7 +73,13 @@ class Batcher:
     """
 
     def __init__(
-        self, *, wait_s: float, max_rows: int, max_requests: int, grace_s: float, metrics: ScorerMetrics
+        self,
+        *,
+        wait_s: float,
+        max_rows: int,
+        max_requests: int = MAX_REQUESTS,
+        grace_s: float,
+        metrics: ScorerMetrics,
     ) -> None:
         self.max_rows, self.max_requests = max_rows, max_requests
         self._wait_s, self._grace_s, self._metrics = wait_s, grace_s, metrics
