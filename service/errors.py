@@ -1,7 +1,7 @@
 """Every way the service says no.
 
     ServiceError                    code, HTTP status, a sentence for a person
-    |-- BadRequest            400   malformed_json
+    |-- BadRequest            400   malformed_json, invalid_header
     |-- NotFound              404   not_found
     |-- MethodNotAllowed      405   method_not_allowed
     |-- TooLarge              413   body_too_large, too_many_candidates, too_many_events, too_many_items
@@ -37,7 +37,7 @@ class ServiceError(Exception):
 
 
 class BadRequest(ServiceError):
-    """The body is not JSON."""
+    """The body is not JSON, or a header is wrong."""
 
     status = 400
 

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Collection
+from functools import cache
 
 import structlog
 from starlette.requests import ClientDisconnect
@@ -20,18 +21,32 @@ _log = structlog.get_logger()
 class Guard:
     """ASGI middleware.
 
+    A request has a place among those being answered while there is work to do for it: neither while its caller takes
+    time to send the body, nor while he takes time to read the answer. So callers who are slow keep nobody out.
+
     Args:
         app: what it guards.
         limited: paths of routes whose requests are work, with at most one {parameter}, at their end. Each has a limit
             of its own: a Redis that hangs holds up events, and no ranking.
         max_in_flight: requests that one of them answers at a time; the next is refused unread.
+        max_unread_bytes: of all bodies that have not come to their end; more is refused.
     """
 
-    def __init__(self, app: ASGIApp, *, limited: Collection[str], max_in_flight: int, metrics: ScorerMetrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limited: Collection[str],
+        max_in_flight: int,
+        max_unread_bytes: int,
+        metrics: ScorerMetrics,
+    ) -> None:
         self._app, self._metrics = app, metrics
-        self._limited, self._max_in_flight = {one for one in limited if "{" not in one}, max_in_flight
+        self._limited = {one for one in limited if "{" not in one}
         self._prefixes = {one.partition("{")[0]: one for one in limited if "{" in one}
-        self._in_flight: Counter[str] = Counter()
+        self._places = _Places(max_in_flight, max_unread_bytes, metrics)
+        # Labels are looked up once: a request has no time for it.
+        self._requests, self._latency = cache(metrics.requests.labels), cache(metrics.latency.labels)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,26 +74,93 @@ class Guard:
             self._metrics.in_flight.dec()
             # A route's template, never any path that somebody asks for: a label must stay bounded.
             route = getattr(scope.get("route"), "path", None) or self._work(scope["path"]) or "none"
-            self._metrics.requests.labels(route, str(status or _CLIENT_CLOSED)).inc()
-            self._metrics.latency.labels(route).observe(time.perf_counter() - started)
+            self._requests(route, str(status or _CLIENT_CLOSED)).inc()
+            self._latency(route).observe(time.perf_counter() - started)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, work = scope["path"], self._work(scope["path"])
         if work is None:
             await self._app(scope, receive, send)
-        elif self._in_flight[work] >= self._max_in_flight:
-            self._metrics.shed.labels("overloaded").inc()
-            refusal = Unavailable("overloaded", f"{self._max_in_flight} requests are being answered already")
+            return
+        place = _Place(self._places, work)
+
+        async def read() -> Message:
+            place.give_back()
+            message = await receive()
+            place.heard(message)
+            return message
+
+        async def answer(message: Message) -> None:
+            place.give_back()
+            await send(message)
+
+        try:
+            place.take()
+        except Unavailable as refusal:
             await problems.response(refusal, path)(scope, receive, send)
-        else:
-            self._in_flight[work] += 1
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self._in_flight[work] -= 1
+            return
+        try:
+            await self._app(scope, read, answer)
+        finally:
+            place.leave()
 
     def _work(self, path: str) -> str | None:
         """The limited route of a path; None where there is none."""
         if path in self._limited:
             return path
         return next((route for prefix, route in self._prefixes.items() if path.startswith(prefix)), None)
+
+
+class _Places:
+    """How many requests of each route are being answered, and how much of the others is already here."""
+
+    def __init__(self, most: int, max_unread_bytes: int, metrics: ScorerMetrics) -> None:
+        self.most, self.max_unread_bytes = most, max_unread_bytes
+        self.taken: Counter[str] = Counter()
+        self.unread_bytes = 0
+        self._overloaded = metrics.shed.labels("overloaded")
+
+    def refuse(self, why: str) -> None:
+        """Raises Unavailable overloaded."""
+        self._overloaded.inc()
+        raise Unavailable("overloaded", why)
+
+
+class _Place:
+    """One request's."""
+
+    def __init__(self, places: _Places, work: str) -> None:
+        self._places, self._work = places, work
+        self._taken, self._bytes = False, 0
+
+    def take(self) -> None:
+        """Raises Unavailable overloaded."""
+        if self._places.taken[self._work] >= self._places.most:
+            self._places.refuse(f"{self._places.most} requests are being answered already")
+        self._places.taken[self._work] += 1
+        self._taken = True
+
+    def give_back(self) -> None:
+        if self._taken:
+            self._taken = False
+            self._places.taken[self._work] -= 1
+
+    def heard(self, message: Message) -> None:
+        """A part of the body has come: with the last one there is work to do. Raises Unavailable overloaded."""
+        size = len(message.get("body", b""))
+        self._bytes += size
+        self._places.unread_bytes += size
+        if message.get("more_body", False):
+            if self._places.unread_bytes > self._places.max_unread_bytes:
+                self._places.refuse("too many bytes of unfinished requests wait for their end")
+        elif message["type"] == "http.request":
+            self._forget()
+            self.take()
+
+    def leave(self) -> None:
+        self.give_back()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._places.unread_bytes -= self._bytes
+        self._bytes = 0

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from service.events import Id
 from service.scoring.item_schemas import ItemFeatures, ItemResult, ItemsRequest, ItemsResponse, StoredItem
 from service.scoring.openapi import operation
-from service.scoring.routes import Direct, Scorer
+from service.scoring.routes import PATIENCE, Direct, Scorer
 
 ITEM, BATCH = "/v1/items/{id}", "/v1/items:batch"
 
@@ -31,12 +31,17 @@ router = APIRouter(route_class=_OfItem)
 @router.put(
     ITEM,
     **operation(
-        "Store an item", ItemResult, body=ItemFeatures, refusals=(400, 413, 422, 503, 507), parameters={"id": Id}
+        "Store an item",
+        ItemResult,
+        body=ItemFeatures,
+        refusals=(400, 413, 422, 503, 507),
+        parameters={"id": Id},
+        headers=PATIENCE,
     ),
 )
 async def put(request: Request) -> Response:
     scorer: Scorer = request.state.scorer
-    async with scorer.deadline():
+    async with scorer.patience(request):
         body = await scorer.body(request)
     return _json(await scorer.items.put(request.path_params["id"], body))
 
@@ -53,10 +58,12 @@ async def delete(request: Request) -> Response:
     return _json(await scorer.items.delete(request.path_params["id"]))
 
 
-@router.post(BATCH, **operation("Store items", ItemsResponse, body=ItemsRequest, refusals=(400, 413, 422, 503)))
+@router.post(
+    BATCH, **operation("Store items", ItemsResponse, body=ItemsRequest, refusals=(400, 413, 422, 503), headers=PATIENCE)
+)
 async def put_batch(request: Request) -> Response:
     scorer: Scorer = request.state.scorer
-    async with scorer.deadline():
+    async with scorer.patience(request):
         body = await scorer.body(request)
     return _json(await scorer.items.put_batch(body))
 

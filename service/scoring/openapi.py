@@ -41,6 +41,7 @@ def operation(
     code: int = 200,
     refusals: Sequence[int] = (),
     parameters: Mapping[str, Any] = MappingProxyType({}),
+    headers: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What a route's decorator is told, so that it stands in the document.
 
@@ -51,6 +52,7 @@ def operation(
         code: status of the response.
         refusals: statuses of problems besides 500.
         parameters: in the path, with their types.
+        headers: that it reads, with their types.
     """
     responses: dict[int, Any] = {code: _content(HTTPStatus(code).phrase, answer)}
     for refusal in (*refusals, 500):
@@ -58,10 +60,12 @@ def operation(
     extra: dict[str, Any] = {}
     if body:
         extra["requestBody"] = {**_content(body.__name__, body), "required": True}
-    if parameters:
-        place = {"in": "path", "required": True}
+    named = [(name, kind, "path") for name, kind in parameters.items()]
+    named += [(name, kind, "header") for name, kind in headers.items()]
+    if named:
         extra["parameters"] = [
-            {"name": name, **place, "schema": msgspec.json.schema(kind)} for name, kind in parameters.items()
+            {"name": name, "in": place, "required": place == "path", "schema": msgspec.json.schema(kind)}
+            for name, kind, place in named
         ]
     return {"summary": summary, "status_code": code, "responses": responses, "openapi_extra": extra}
 

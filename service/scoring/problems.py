@@ -17,6 +17,7 @@ MEDIA_TYPE = "application/problem+json"
 #: Every code that the API answers, and its title. docs/api.md explains each.
 TITLES = {
     "malformed_json": "The body is not JSON",
+    "invalid_header": "A header does not say what the API asks for",
     "invalid_request": "The request does not say what the API asks for",
     "duplicate_candidate": "Two candidates have one id",
     "unknown_strategy": "No such strategy",

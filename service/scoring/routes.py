@@ -1,23 +1,22 @@
 """HTTP: which path does what. The work is done elsewhere; here requests are read, timed out and answered."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 from fastapi.routing import APIRoute
-from msgspec import Struct
+from msgspec import Meta, Struct
 from prometheus_client.exposition import choose_encoder
 
-from service.errors import NotFound, TooLarge, Unavailable
+from service.errors import BadRequest, NotFound, TooLarge
 from service.scoring import schemas, status
 from service.scoring.feedback import Feedback
 from service.scoring.item_edits import ItemEdits
 from service.scoring.openapi import operation
 from service.scoring.outbox import Outbox
+from service.scoring.patience import Patience
 from service.scoring.ranker import Ranker
 from service.scoring.schemas import EventsRequest, EventsResponse, RankRequest, RankResponse
 from service.telemetry import ScorerMetrics
@@ -31,6 +30,10 @@ class Direct(APIRoute):
 
 
 router = APIRouter(route_class=Direct)
+
+#: The header by which a caller says that he waits for less than `deadline_s`.
+DEADLINE = "X-Deadline-Ms"
+PATIENCE = {DEADLINE: Annotated[int, Meta(ge=1, lt=10**9)]}
 
 #: Paths whose requests are work: `guard` limits how many are in flight.
 LIMITED = ("/v1/rank", "/v1/events")
@@ -54,20 +57,22 @@ class Scorer:
     deadline_s: float
     max_body_bytes: int
 
-    @asynccontextmanager
-    async def deadline(self) -> AsyncIterator[None]:
-        """Raises Unavailable deadline_exceeded where what is awaited within takes too long."""
-        try:
-            async with asyncio.timeout(self.deadline_s):
-                yield
-        except TimeoutError:
-            self.metrics.shed.labels("deadline_exceeded").inc()
-            raise Unavailable("deadline_exceeded", f"it waited longer than {self.deadline_s:g} s") from None
+    def patience(self, request: Request) -> Patience:
+        """How long the caller waits. Raises BadRequest invalid_header."""
+        limit_s, given = self.deadline_s, _header(request, DEADLINE.lower().encode())
+        if given is not None:
+            if not given.isdigit() or len(given) > 9 or int(given) == 0:
+                raise BadRequest(
+                    "invalid_header", f"{DEADLINE} must be a whole number of milliseconds, from 1 to 999999999"
+                )
+            limit_s = min(limit_s, int(given) / 1e3)
+        caller = getattr(request.state, "caller", None)
+        return Patience(limit_s, caller, self.metrics.shed.labels("deadline_exceeded"))
 
     async def body(self, request: Request) -> bytes:
         """Raises TooLarge body_too_large as soon as that is known."""
         refusal = TooLarge("body_too_large", f"at most {self.max_body_bytes} bytes are read")
-        if int(request.headers.get("Content-Length", 0)) > self.max_body_bytes:
+        if int(_header(request, b"content-length") or 0) > self.max_body_bytes:
             raise refusal
         body = bytearray()
         async for chunk in request.stream():
@@ -77,24 +82,38 @@ class Scorer:
         return bytes(body)
 
 
+def _header(request: Request, name: bytes) -> bytes | None:
+    """The first of that name, which is in lower case."""
+    headers: list[tuple[bytes, bytes]] = request.scope["headers"]
+    return next((value for one, value in headers if one == name), None)
+
+
 @router.post(
     "/v1/rank",
-    **operation("Rank candidates", RankResponse, body=RankRequest, refusals=(400, 413, 422, 503)),
+    **operation("Rank candidates", RankResponse, body=RankRequest, refusals=(400, 413, 422, 503), headers=PATIENCE),
 )
 async def rank(request: Request) -> Response:
     scorer: Scorer = request.state.scorer
-    async with scorer.deadline():
+    async with scorer.patience(request) as patience:
         body = await scorer.body(request)
-        return _json(await scorer.ranker.rank(body))
+        answer = await scorer.ranker.rank(body, check=patience.check)
+    return _json(answer)
 
 
 @router.post(
     "/v1/events",
-    **operation("Report events", EventsResponse, body=EventsRequest, code=202, refusals=(400, 413, 422, 503)),
+    **operation(
+        "Report events",
+        EventsResponse,
+        body=EventsRequest,
+        code=202,
+        refusals=(400, 413, 422, 503),
+        headers=PATIENCE,
+    ),
 )
 async def events(request: Request) -> Response:
     scorer: Scorer = request.state.scorer
-    async with scorer.deadline():
+    async with scorer.patience(request):
         body = await scorer.body(request)
     return _json(await scorer.feedback.post(body), 202)
 

@@ -28,7 +28,7 @@ from models.spec import FeatureSpec
 from models.types import Scores
 from service import checkpoints
 from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, Manifest, ServedStrategy
-from service.scoring.app import create_app
+from service.scoring.app import configuration
 from service.scoring.loading import load
 from service.scoring.ranking import Loaded
 from service.settings import STRATEGIES, Settings, read
@@ -187,7 +187,8 @@ def serving() -> Serving:
 
 @contextmanager
 def _serving(settings: Settings, *, ready: bool = True) -> Iterator[httpx.Client]:
-    config = uvicorn.Config(create_app(settings), port=0, loop="uvloop", http="httptools", log_config=None)
+    config = configuration(settings)
+    config.port = 0
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -35,7 +35,7 @@ def client(metrics: ScorerMetrics) -> TestClient:
 
         return StreamingResponse(parts())
 
-    app.add_middleware(Guard, limited={"/fine"}, max_in_flight=1, metrics=metrics)
+    app.add_middleware(Guard, limited={"/fine"}, max_in_flight=1, max_unread_bytes=9, metrics=metrics)
     return TestClient(app)
 
 

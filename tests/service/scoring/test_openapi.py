@@ -80,8 +80,11 @@ def test_limits_and_what_may_be_left_out_are_said(document: dict[str, Any]) -> N
     item_id = {"type": "string", "minLength": 1, "maxLength": 256}
     assert components["Candidate"]["properties"]["id"] == item_id
     for operation in document["paths"]["/v1/items/{id}"].values():
-        (parameter,) = operation["parameters"]
-        assert parameter["schema"] == item_id
+        assert operation["parameters"][0]["schema"] == item_id
+    patience = {"type": "integer", "minimum": 1, "exclusiveMaximum": 10**9}
+    for path in ("/v1/rank", "/v1/events", "/v1/items:batch"):
+        (parameter,) = document["paths"][path]["post"]["parameters"]
+        assert parameter == {"name": "X-Deadline-Ms", "in": "header", "required": False, "schema": patience}
     assert set(components["Event"]["required"]) == {"id", "type", "request_id", "item_id"}
     assert "propensity" not in components["RankedItem"]["required"]
 

@@ -239,22 +239,6 @@ def unfinished(client: httpx.Client, path: str = "/v1/rank") -> Iterator[socket.
         yield caller
 
 
-def test_more_than_fits_is_refused_unread(settings: Settings, publish: Publish, serving: Serving, until: Until) -> None:
-    publish(settings.checkpoints)
-    narrow = settings.model_copy(update={"max_in_flight": 2, "deadline_s": 30.0})
-    with serving(narrow) as client:
-        with unfinished(client), unfinished(client):
-            until(lambda: metric(client, "agerank_requests_in_flight") == 3.0)
-            answer = client.post("/v1/rank", json=ASK)
-            assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
-            assert answer.headers["retry-after"] == "1"
-            assert metric(client, 'agerank_shed_total{reason="overloaded"}') == 1.0
-            assert client.post("/v1/events", json={"events": [CLICK]}).status_code == 202  # a limit of its own
-            assert client.get("/livez").status_code == 200
-            assert metric(client, 'agerank_requests_total{route="/v1/rank",status="503"}') == 1.0
-        until(lambda: client.post("/v1/rank", json=ASK).status_code == 200)
-
-
 def test_a_burst_is_shed_and_not_queued(settings: Settings, publish: Publish, serving: Serving) -> None:
     """Rankings take turns on one thread, and yet the next request is looked at between two of them."""
     publish(settings.checkpoints)

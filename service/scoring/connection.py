@@ -1,0 +1,120 @@
+"""Connections as uvicorn serves them, without its patience: who is slow, or silent, holds none for long."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class Limits(NamedTuple):
+    """What one connection may take."""
+
+    head_s: float  # from the first byte of a request to the end of its headers
+    answer_s: float  # to read what was answered
+    head_bytes: int  # of one request's headers
+    body_bytes: int  # of a body that comes after its answer, and is thrown away
+
+
+class Connection(HttpToolsProtocol):
+    """One connection. The body's time is the route's business (`patience`).
+
+    uvicorn itself knows one limit, the time without a byte after an answer: a caller who sends a byte now and then, or
+    who does not read, has all the time in the world.
+
+    Attributes:
+        gone: whether the caller has hung up.
+        on_leave: called when he does; a request finds the connection as `request.state.caller`.
+    """
+
+    def __init__(self, limits: Limits, **given: Any) -> None:
+        super().__init__(**given)
+        self.gone = False
+        self.on_leave: Callable[[], object] | None = None
+        self._limits = limits
+        self._reads: Literal["nothing", "head", "body"] = "nothing"
+        self._head_bytes = self._ignored_bytes = 0
+        self._head, self._answer = _Timer(), _Timer()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gone = True
+        self._head.stop()
+        self._answer.stop()
+        super().connection_lost(exc)
+        if self.on_leave is not None:
+            self.on_leave()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._reads == "head":
+            self._head_bytes += len(data)
+            if self._head_bytes > self._limits.head_bytes:
+                self.send_400_response("The headers are too large.")
+                return
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering and self._reads != "head":
+            self._head.stop()
+        else:
+            self._head.start(self.loop, self._limits.head_s, self.transport.abort)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._reads, self._head_bytes, self._ignored_bytes = "head", 0, 0
+        self.scope["state"]["caller"] = self
+
+    def on_headers_complete(self) -> None:
+        self._reads = "body"
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle.response_complete:
+            self._ignored_bytes += len(body)
+            if self._ignored_bytes > self._limits.body_bytes:
+                self.transport.abort()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._reads = "nothing"
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._wait_for_reader()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._wait_for_reader()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait_for_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._answer.stop()
+
+    def _wait_for_reader(self) -> None:
+        """A connection that is closed, too, stays until its last byte is read."""
+        self._answer.start(self.loop, self._limits.answer_s, self.transport.abort)
+
+
+class _Timer:
+    def __init__(self) -> None:
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop, after_s: float, call: Callable[[], None]) -> None:
+        """Unless it runs."""
+        if self._handle is None:
+            self._handle = loop.call_later(after_s, call)
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None

@@ -1,0 +1,221 @@
+"""Slow, silent and endless callers, over real sockets: each loses his connection, and nobody else notices."""
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from service.checkpoints import Manifest
+from service.settings import STRATEGIES, Settings
+
+Publish = Callable[..., Manifest]
+Serving = Callable[..., AbstractContextManager[httpx.Client]]
+Until = Callable[..., None]
+
+ASK = {"candidates": [{"id": "a"}, {"id": "b"}, {"id": "c"}]}
+#: It is still drawing when the test is over, unless somebody stops it.
+ENDLESS = {"method": "age", "lambda": 1000.0, "gate": "none", "rate": 0.3, "propensity_samples": 10**6}
+
+
+@contextmanager
+def connected(client: httpx.Client) -> Iterator[socket.socket]:
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10.0) as caller:
+        yield caller
+
+
+def head(path: str = "/v1/rank", **headers: Any) -> bytes:
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: x",
+        *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def request(asked: Any, **headers: Any) -> bytes:
+    body = json.dumps(asked).encode()
+    return head(content_length=len(body), **headers) + body
+
+
+def rest(caller: socket.socket) -> bytes:
+    """What comes until the scorer hangs up."""
+    parts = []
+    try:
+        while part := caller.recv(100_000):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+def drip(caller: socket.socket, parts: Iterator[bytes]) -> None:
+    """Sends a part now and then, until the scorer hangs up."""
+    until = time.monotonic() + 10.0
+    try:
+        for part in parts:
+            assert time.monotonic() < until, "the scorer reads on and on"
+            caller.sendall(part)
+            time.sleep(0.02)
+    except (ConnectionResetError, BrokenPipeError):
+        return
+
+
+def metric(client: httpx.Client, line: str) -> float:
+    values = [one for one in client.get("/metrics").text.splitlines() if one.startswith(line + " ")]
+    return float(values[0].rpartition(" ")[2]) if values else 0.0
+
+
+@pytest.fixture
+def ready(settings: Settings, publish: Publish) -> Settings:
+    publish(settings.checkpoints, strategies=STRATEGIES | {"endless": ENDLESS})
+    return settings.model_copy(update={"head_timeout_s": 0.3, "answer_timeout_s": 0.3, "deadline_s": 30.0})
+
+
+def endless(part: bytes) -> Iterator[bytes]:
+    while True:
+        yield part
+
+
+@pytest.mark.parametrize(
+    ("first", "part"),
+    [
+        (b"", b"\r\n"),
+        (b"POST /v1/rank HTT", b""),
+        (b"POST /v1/rank HTTP/1.1\r\n", b"X-A: b\r\n"),
+        (request(ASK) + b"POST /v1/rank HTTP/1.1\r\n", b"X-A: b\r\n"),
+        (head("/nowhere", content_length=1_000_000), b"x"),
+    ],
+    ids=["line breaks", "half a line", "headers", "headers of the second request", "a body that nobody reads"],
+)
+def test_who_never_comes_to_the_point_is_hung_up_on(
+    ready: Settings, serving: Serving, first: bytes, part: bytes
+) -> None:
+    with serving(ready) as client, connected(client) as caller:
+        caller.sendall(first)
+        if part:
+            drip(caller, endless(part))
+        rest(caller)
+        assert client.post("/v1/rank", json=ASK).status_code == 200
+
+
+def test_who_says_nothing_is_hung_up_on(ready: Settings, serving: Serving) -> None:
+    with serving(ready.model_copy(update={"keep_alive_s": 0.3})) as client, connected(client) as caller:
+        assert rest(caller) == b""
+
+
+def test_headers_have_an_end(ready: Settings, serving: Serving) -> None:
+    patient = ready.model_copy(update={"head_timeout_s": 30.0})
+    with serving(patient) as client, connected(client) as caller:
+        caller.sendall(b"POST /v1/rank HTTP/1.1\r\n")
+        caller.sendall(40 * (b"X-Long: " + b"x" * 2_000 + b"\r\n"))
+        assert rest(caller).startswith(b"HTTP/1.1 400")
+
+
+def test_a_body_that_is_too_long_is_refused_before_it_comes(ready: Settings, serving: Serving) -> None:
+    with serving(ready) as client, connected(client) as caller:
+        caller.sendall(head(content_length=10**12))
+        answer = rest(caller)
+        assert answer.startswith(b"HTTP/1.1 413")
+        assert b"connection: close" in answer.lower()
+
+
+def test_a_body_that_comes_after_its_answer_is_read_up_to_the_limit(ready: Settings, serving: Serving) -> None:
+    patient = ready.model_copy(update={"head_timeout_s": 30.0, "max_body_bytes": 100_000})
+    with serving(patient) as client, connected(client) as caller:
+        caller.sendall(head("/nowhere", transfer_encoding="chunked"))
+        drip(caller, endless(b"2710\r\n" + b" " * 10_000 + b"\r\n"))
+        assert metric(client, 'agerank_requests_total{route="none",status="404"}') == 1.0
+
+
+def test_an_answer_that_nobody_reads_is_not_kept(ready: Settings, serving: Serving, until: Until) -> None:
+    with serving(ready.model_copy(update={"max_in_flight": 1})) as client, connected(client) as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        large = request({"candidates": [{"id": f"{'x' * 200}{number}"} for number in range(1_000)]})
+        caller.settimeout(0.2)
+        hung_up = False
+        for _ in range(200):
+            try:
+                caller.sendall(large)
+            except TimeoutError:  # the scorer reads no more, for it cannot answer
+                break
+            except (ConnectionResetError, BrokenPipeError):
+                hung_up = True
+                break
+        assert client.post("/v1/rank", json=ASK).status_code == 200  # the one place is free
+        caller.settimeout(10.0)
+        if not hung_up:
+            drip(caller, endless(b" "))
+        until(lambda: metric(client, "agerank_requests_in_flight") == 1.0)
+
+
+def test_slow_bodies_take_no_place(ready: Settings, serving: Serving, until: Until) -> None:
+    narrow = ready.model_copy(update={"max_in_flight": 1})
+    with serving(narrow) as client, connected(client) as one, connected(client) as other:
+        for caller in (one, other):
+            caller.sendall(head(content_length=100) + b"{")
+        until(lambda: metric(client, "agerank_requests_in_flight") == 3.0)
+        assert client.post("/v1/rank", json=ASK).status_code == 200
+
+
+def test_unfinished_bodies_are_bounded_in_all(ready: Settings, serving: Serving, until: Until) -> None:
+    with serving(ready.model_copy(update={"max_in_flight": 1, "max_body_bytes": 1_000})) as client:
+        with connected(client) as one, connected(client) as other:
+            one.sendall(head(content_length=900) + b" " * 800)
+            until(lambda: metric(client, "agerank_requests_in_flight") == 2.0)
+            other.sendall(head(content_length=900) + b" " * 800)
+            answer = other.recv(10_000)
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b'"code":"overloaded"' in answer
+        until(lambda: client.post("/v1/rank", json=ASK).status_code == 200)
+
+
+def test_a_caller_may_wait_for_less(ready: Settings, serving: Serving) -> None:
+    with serving(ready) as client, connected(client) as caller:
+        caller.sendall(head(content_length=100, x_deadline_ms=50) + b"{")
+        answer = rest(caller)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b'"code":"deadline_exceeded"' in answer
+        assert b"0.05 s" in answer
+        assert client.post("/v1/rank", json=ASK, headers={"X-Deadline-Ms": "999999999"}).status_code == 200
+        for wrong in ("0", "-1", "1.5", "soon", "", "1" * 10):
+            refused = client.post("/v1/rank", json=ASK, headers={"X-Deadline-Ms": wrong})
+            assert (refused.status_code, refused.json()["code"]) == (400, "invalid_header")
+
+
+def begun(client: httpx.Client) -> float:
+    return metric(client, 'agerank_rank_stage_seconds_count{stage="decode"}')
+
+
+def test_nobody_computes_what_nobody_waits_for(ready: Settings, serving: Serving, until: Until) -> None:
+    """A request whose deadline passes while it waits for its turn is never begun, one whose caller leaves is ended."""
+    with serving(ready.model_copy(update={"max_in_flight": 2})) as client:
+        with connected(client) as hog:
+            hog.sendall(request(ASK | {"strategy": "endless", "top_k": 1}))
+            until(lambda: begun(client) == 1.0)
+            late = client.post("/v1/rank", json=ASK, headers={"X-Deadline-Ms": "50"})
+            assert (late.status_code, late.json()["code"]) == (503, "deadline_exceeded")
+            with connected(client) as leaver:
+                leaver.sendall(request(ASK))
+                until(lambda: metric(client, "agerank_requests_in_flight") == 3.0)
+                shed = client.post("/v1/rank", json=ASK)
+                assert (shed.status_code, shed.json()["code"]) == (503, "overloaded")
+                assert shed.headers["retry-after"] == "1"
+                assert client.post("/v1/events", json={"events": []}).status_code == 202  # a limit of its own
+            until(lambda: metric(client, 'agerank_requests_total{route="/v1/rank",status="499"}') == 1.0)
+            assert begun(client) == 1.0
+        until(lambda: metric(client, 'agerank_requests_total{route="/v1/rank",status="499"}') == 2.0)
+        assert client.post("/v1/rank", json=ASK).status_code == 200
+        assert begun(client) == 2.0
+
+
+def test_a_long_ranking_ends_with_its_deadline(ready: Settings, serving: Serving) -> None:
+    with serving(ready) as client:
+        asked = ASK | {"strategy": "endless", "top_k": 1}
+        answer = client.post("/v1/rank", json=asked, headers={"X-Deadline-Ms": "200"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "deadline_exceeded")
+        assert client.post("/v1/rank", json=ASK).status_code == 200
