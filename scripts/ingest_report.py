@@ -9,7 +9,7 @@ from rich.table import Table
 
 from models import metrics
 from models.types import Array
-from service.training.trainer import Predictions
+from service.training.outcome import Predictions
 
 _QUARTER_MS = 15 * 60 * 1000  # every zone's midnight falls on one
 

@@ -26,7 +26,7 @@ from models.types import Array, NoiseInput
 from service import durable
 from service.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, STATE, GOLDEN, MANIFEST = "weights.safetensors", "state.safetensors", "golden.safetensors", "manifest.json"
 #: Names of the impression counts among the weights: (N,) uint64 sorted item hashes, (N,) int64 counts.
 ITEM_HASH, ITEM_IMPRESSIONS = "items.hash", "items.impressions"

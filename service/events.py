@@ -116,16 +116,14 @@ def encode(message: Message) -> bytes:
 def decode_served(payload: bytes) -> Served:
     """Raises EventError: unreadable_entry, schema_version."""
     served = _decode(payload, _served)
-    try:
-        (context_index, context_weight), (item_index, item_weight) = served.context(), served.items()
-    except ValueError as error:
-        raise EventError("unreadable_entry", f"arrays: {error}") from None
     rows = len(served.item_ids)
+    context, item = len(served.context_index), len(served.item_index)  # bytes, of 4 to a number
+    whole = rows > 0 and context % 4 == 0 and item % (4 * rows) == 0
+    paired = len(served.context_weight) == context and len(served.item_weight) == item
     columns: list[Sized] = [served.p_click, served.score, served.explored, served.impressions]
     if served.propensity is not None:
         columns.append(served.propensity)
-    paired = context_index.shape == context_weight.shape and item_index.shape == item_weight.shape
-    if rows == 0 or not paired or any(len(column) != rows for column in columns):
+    if not (whole and paired) or any(len(column) != rows for column in columns):
         raise EventError("unreadable_entry", "the arrays of a served record differ in length")
     return served
 

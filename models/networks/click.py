@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.spec import FeatureSpec, Layout
+from models.networks.embedding import TABLE, pool
+from models.spec import FeatureSpec
 from models.types import Batch
 
 Params = dict[str, Tensor]
@@ -60,6 +61,14 @@ class Forward(NamedTuple):
         return Forward(self.a[rows], tuple(z[rows] for z in self.hidden), self.logit[rows])
 
 
+class Loss(NamedTuple):
+    """Mean cross entropies, trained by their sum ([1] eq. (15)), and what the network says without dropout."""
+
+    click: Tensor  # () of f under dropout
+    gate: Tensor  # () of f_s
+    p_click: Tensor  # (B,), has no gradient
+
+
 def tensors(batch: Batch, device: torch.device | str = "cpu") -> Batch[Tensor]:
     """The batch on a device; on the CPU the memory is shared."""
     return Batch(*(torch.from_numpy(array).to(device) for array in batch))
@@ -89,7 +98,7 @@ class ClickNetwork:
         params = {}
         for layout in (self.spec.context, self.spec.item):
             for table in layout.tables:
-                params[f"embedding.{table.name}"] = normal(table.rows, table.width, std=0.05)
+                params[f"{TABLE}{table.name}"] = normal(table.rows, table.width, std=0.05)
         bias = math.log(self.config.initial_ctr / (1.0 - self.config.initial_ctr))
         for name, sizes in (
             ("mlp", (self.width, *self.config.hidden)),
@@ -114,12 +123,20 @@ class ClickNetwork:
 
     def embed(self, params: Params, batch: Batch[Tensor]) -> tuple[Tensor, Tensor]:
         """h = [context | item] in its two parts, (C, Dc) and (B, Di)."""
-        context = _pool(params, self.spec.context, batch.context_index, batch.context_weight)
-        return context, _pool(params, self.spec.item, batch.item_index, batch.item_weight)
+        context = pool(params, self.spec.context, batch.context_index, batch.context_weight)
+        return context, pool(params, self.spec.item, batch.item_index, batch.item_weight)
 
-    def first(self, params: Params, context: Tensor, item: Tensor) -> Tensor:
-        """a = W1 h + b1, (B, H). The context's share is computed once a request."""
+    def first(self, params: Params, context: Tensor, item: Tensor, context_row: Tensor | None = None) -> Tensor:
+        """a = W1 h + b1, (B, H). The context's share is computed once a row of context.
+
+        Args:
+            context: (C, Dc).
+            item: (B, Di).
+            context_row: (B,) int64, each candidate's row of context; None where C is 1 or B.
+        """
         shared = functional.linear(context, params["mlp.0.context"], params["mlp.0.bias"])
+        if context_row is not None:
+            shared = shared.index_select(0, context_row)
         return torch.addmm(shared, item, params["mlp.0.item"].T)
 
     def forward(self, params: Params, a: Tensor) -> Forward:
@@ -181,19 +198,24 @@ class ClickNetwork:
         z = torch.relu(functional.linear(item.detach(), params["gate.0.weight"], params["gate.0.bias"]))
         return _heads(z, params["gate.out.weight"][None], params["gate.out.bias"]).T
 
-    def loss(self, params: Params, batch: Batch[Tensor], masks: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross entropies of f under dropout and of the gate, trained by their sum ([1] eq. (15)).
+    def loss(
+        self, params: Params, batch: Batch[Tensor], masks: Tensor, label: Tensor, context_row: Tensor | None = None
+    ) -> Loss:
+        """What to learn from B labelled rows.
 
         Args:
-            batch: B rows, C = B.
+            batch: with C rows of context.
             masks: (1, B, U).
             label: (B,) float32, 1 clicked.
+            context_row: as in `first`.
         """
         context, item = self.embed(params, batch)
-        hidden = [torch.relu(self.first(params, context, item))]
-        click = functional.binary_cross_entropy_with_logits(self.draws(params, hidden, masks)[0], label)
-        gate = functional.binary_cross_entropy_with_logits(self.gate(params, item)[:, 0], label)
-        return click, gate
+        a = self.first(params, context, item, context_row)
+        with torch.no_grad():
+            p_click = torch.sigmoid(self.forward(params, a).logit.squeeze(1))
+        click = functional.binary_cross_entropy_with_logits(self.draws(params, [torch.relu(a)], masks)[0], label)
+        gate = functional.binary_cross_entropy_with_logits(self.gate(params, item).squeeze(1), label)
+        return Loss(click, gate, p_click)
 
     @property
     def _gram_is_cheaper(self) -> bool:
@@ -225,28 +247,3 @@ def _relu_layer(params: Params, layer: int, z: Tensor) -> Tensor:
 def _heads(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """S outputs of a last layer: (B, H), (S, H), () -> (S, B). onnxruntime is slow at products with one column."""
     return torch.addmm(bias.reshape(1, 1), weight, z.T)
-
-
-def _pool(params: Params, layout: Layout, index: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sum of each field's rows: (R, K) -> (R, width of the side)."""
-    parts = []
-    for table in layout.tables:
-        first, last = table.columns[0], table.columns[-1]
-        end = last.start + last.field.slots
-        slots = (
-            slice(first.start, end) if len(layout.tables) > 1 else slice(None)
-        )  # of all there is, nothing to cut out
-        rows = functional.embedding(index[:, slots], params[f"embedding.{table.name}"])  # (R, slots, width)
-        # `models.spec` puts them first: their weight is 1, and they need no sum.
-        plain = sum(column.field.kind == "categorical" for column in table.columns)
-        if plain == len(table.columns):
-            parts.append(rows.flatten(1))
-            continue
-        parts.append(rows[:, :plain].flatten(1))
-        weighted = rows[:, plain:] * weight[:, first.start + plain : end, None]
-        for column in table.columns[plain:]:
-            begin = column.start - first.start - plain
-            parts.append(weighted[:, begin : begin + column.field.slots].sum(1))
-    if len(parts) == 1:
-        return parts[0]
-    return torch.cat(parts, dim=1) if parts else weight.new_zeros(weight.shape[0], 0)

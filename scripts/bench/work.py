@@ -28,8 +28,9 @@ from scripts.bench.naive import NaiveNetwork
 from service.checkpoints import Manifest
 from service.telemetry import TrainerMetrics
 from service.training.join import Join
+from service.training.outcome import Progress
 from service.training.publisher import Publisher, lock
-from service.training.trainer import Progress, Trainer
+from service.training.trainer import Trainer
 
 SPEC = (resources.files("scripts") / "specs" / "benchmark.toml").read_text(encoding="utf-8")
 LANE = "default"

@@ -25,8 +25,9 @@ from service.settings import Settings, SettingsError, read
 from service.streams import StreamNames
 from service.telemetry import TrainerMetrics
 from service.training.join import Join
+from service.training.outcome import Outcome, Progress
 from service.training.publisher import Publisher, lock
-from service.training.trainer import Outcome, Progress, Trainer
+from service.training.trainer import Trainer
 from service.training.worker import Worker
 
 _log = structlog.get_logger()

@@ -1,88 +1,91 @@
-"""Examples: closed impressions as the encoded rows that were served, and batches of them. Nothing is encoded again."""
+"""Examples: closed impressions as the encoded rows that were served, column by column. Nothing is encoded again."""
 
-import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
-from models.features import LARGEST_WEIGHT
-from models.spec import FeatureSpec, Layout
+from models.spec import FeatureSpec
 from models.types import Array, Batch
-from service.errors import EventError
-from service.events import Served
-from service.training.join import Closed
+from service.training.join import UNCLICKED, Closed
+
+_BY_WINDOW = 4  # columns of Examples that have W rows; the others have N
 
 
-class Example(msgspec.Struct, array_like=True, frozen=True):
-    """One row and its label."""
+class Examples(NamedTuple):
+    """N rows and their labels. Rows of one request whose windows closed together share a row of context, one of W."""
 
-    served_ms: int  # scorer's clock
-    time_ms: int  # of the impression, the log's clock like click_ms
-    click_ms: int | None
-    context_index: bytes  # (Kc,) int32
-    context_weight: bytes  # (Kc,) float32
-    item_index: bytes  # (Ki,) int32
-    item_weight: bytes  # (Ki,) float32
+    served_ms: Array  # (W,) int64, the scorer's clock
+    time_ms: Array  # (W,) int64, of the impressions, the log's clock like click_ms
+    context_index: Array  # (W, Kc) int32
+    context_weight: Array  # (W, Kc) float32
+    window: Array  # (N,) int64, ascending from 0 without a gap: which of the W
+    click_ms: Array  # (N,) int64, UNCLICKED where there was none
+    item_index: Array  # (N, Ki) int32
+    item_weight: Array  # (N, Ki) float32
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return len(self.window)
+
+    @property
+    def batch(self) -> Batch:
+        """With C = W rows of context."""
+        return Batch(self.context_index, self.context_weight, self.item_index, self.item_weight)
+
+    @property
+    def label(self) -> Array:
+        """(N,) float32, 1 clicked."""
+        return np.asarray(self.click_ms != UNCLICKED, dtype=np.float32)
+
+    def split(self, rows: int) -> tuple["Examples", "Examples"]:
+        """The first `rows` (at least 1) and the rest. A window that is cut is on both sides."""
+        first = self.window[rows] if rows < self.rows else len(self.time_ms)  # of the windows that the rest needs
+        by_window, by_row = self[:_BY_WINDOW], self[_BY_WINDOW:]
+        last = self.window[rows - 1] + 1
+        head = Examples(*(column[:last] for column in by_window), *(column[:rows] for column in by_row))
+        rest = Examples(*(column[first:] for column in by_window), *(column[rows:] for column in by_row))
+        return head, rest._replace(window=rest.window - first)
 
 
-def example(closed: Closed) -> Example:
-    served, row = closed.served, closed.row
-    width = len(served.item_index) // len(served.item_ids)
-    cut = slice(row * width, (row + 1) * width)
-    context = served.context_index, served.context_weight
-    item = served.item_index[cut], served.item_weight[cut]
-    return Example(served.time_ms, closed.time_ms, closed.click_ms, *context, *item)
-
-
-def stack(examples: Sequence[Example], spec: FeatureSpec) -> tuple[Batch, Array]:
-    """B examples -> (batch with C = B, (B,) float32 labels)."""
-
-    def joined(parts: list[bytes], kind: type, layout: Layout) -> Array:
-        content = bytearray().join(parts)  # torch wants memory that it could write to
-        return np.frombuffer(content, dtype=kind).reshape(len(examples), layout.slots)
-
-    batch = Batch(
-        joined([one.context_index for one in examples], np.int32, spec.context),
-        joined([one.context_weight for one in examples], np.float32, spec.context),
-        joined([one.item_index for one in examples], np.int32, spec.item),
-        joined([one.item_weight for one in examples], np.float32, spec.item),
+def examples(closed: Sequence[Closed], spec: FeatureSpec) -> Examples:
+    """All rows of what has closed, in order."""
+    index, weight = zip(*map(_items, closed), strict=True) if closed else ((), ())
+    served = [one.served for one in closed]
+    context = len(closed), spec.context.slots
+    counts = [len(one.rows) for one in closed]
+    item = sum(counts), spec.item.slots
+    return Examples(
+        np.array([one.time_ms for one in served], dtype=np.int64),
+        np.array([one.time_ms for one in closed], dtype=np.int64),
+        joined([one.context_index for one in served], np.int32, context),
+        joined([one.context_weight for one in served], np.float32, context),
+        np.repeat(np.arange(len(closed)), counts),
+        np.array([click_ms for one in closed for click_ms in one.click_ms], dtype=np.int64),
+        joined(index, np.int32, item),
+        joined(weight, np.float32, item),
     )
-    return batch, np.array([one.click_ms is not None for one in examples], dtype=np.float32)
 
 
-class Inspector:
-    """Keeps out served records that would break a batch, a weight or a metric: the log may hold anything.
-
-    Args:
-        spec: what the records must have been encoded under.
-    """
-
-    def __init__(self, spec: FeatureSpec) -> None:
-        self._hash = spec.hash
-        self._context, self._item = _table_rows(spec.context), _table_rows(spec.item)
-
-    def check(self, served: Served) -> None:
-        """Raises EventError: spec_mismatch, unreadable_entry."""
-        if served.spec_hash != self._hash:
-            text = f"served under feature spec {served.spec_hash}, this trainer has {self._hash}"
-            raise EventError("spec_mismatch", text)
-        if not (_fit(*served.context(), self._context) and _fit(*served.items(), self._item)):
-            raise EventError("unreadable_entry", "rows that the tables do not have, or weights that no encoder gives")
-        if not all(0.0 <= one <= 1.0 for one in (*served.p_click, *served.score)):
-            raise EventError("unreadable_entry", "p_click and score must lie in [0, 1]")
-        if not 0.0 <= served.lambda_ < math.inf:
-            raise EventError("unreadable_entry", "lambda must be finite and not negative")
+def concatenate(first: Examples, second: Examples) -> Examples:
+    """One after the other."""
+    shifted = second._replace(window=second.window + len(first.time_ms))
+    return Examples(*(np.concatenate(pair) for pair in zip(first, shifted, strict=True)))
 
 
-def _table_rows(layout: Layout) -> Array:
-    """(K,) int32: rows of the table that each slot looks into."""
-    rows = [(table.rows, sum(column.field.slots for column in table.columns)) for table in layout.tables]
-    return np.repeat(*np.array(rows, dtype=np.int32).reshape(-1, 2).T)
+def joined(parts: Sequence[bytes], kind: type, shape: tuple[int, int]) -> Array:
+    """Pieces of one array, one after the other."""
+    content = bytearray().join(parts)  # torch wants memory that it could write to
+    return np.frombuffer(content, dtype=kind).reshape(shape)
 
 
-def _fit(index: Array, weight: Array, rows: Array) -> bool:
-    """Whether (R, K) row numbers and weights suit a layout."""
-    if index.shape[1:] != rows.shape or weight.shape != index.shape:
-        return False
-    return bool(((index >= 0) & (index < rows)).all() and (np.abs(weight) <= LARGEST_WEIGHT).all())
+def _items(closed: Closed) -> tuple[bytes, bytes]:
+    """Item rows and weights of what has closed, (len(rows), Ki) each."""
+    served, rows = closed.served, closed.rows
+    count = len(served.item_ids)
+    if len(rows) == count:  # in order: a slate closes as a whole
+        return served.item_index, served.item_weight
+    width = len(served.item_index) // count
+    cuts = [slice(row * width, (row + 1) * width) for row in rows]
+    return b"".join(served.item_index[cut] for cut in cuts), b"".join(served.item_weight[cut] for cut in cuts)

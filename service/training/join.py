@@ -17,16 +17,16 @@ from service.streams import Entry
 Mode = Literal["served", "events"]
 
 #: Of a row: when it was first clicked (>= 0), or one of these.
-_UNCLICKED, _UNSEEN, _CLOSED = -1, -2, -3
+UNCLICKED, _UNSEEN, _CLOSED = -1, -2, -3
 
 
 class Closed(NamedTuple):
-    """An impression whose window has closed."""
+    """Impressions of one request whose window has closed."""
 
     served: Served
-    row: int  # of the slate
+    rows: list[int]  # of the slate
     time_ms: int
-    click_ms: int | None  # of its first click
+    click_ms: list[int]  # of each row's first click, UNCLICKED where there was none
 
 
 class Joined(NamedTuple):
@@ -96,7 +96,7 @@ class Join:
             return False
         rows = len(served.item_ids)
         shown = self._mode == "served"
-        clicks = [_UNCLICKED if shown else _UNSEEN] * rows
+        clicks = [UNCLICKED if shown else _UNSEEN] * rows
         self._requests[served.request_id] = _Request(self._now_ms, served, clicks, 1)
         self._windows.append(_Window(self._now_ms, served.request_id, list(range(rows)) if shown else []))
         self.pending += rows
@@ -171,13 +171,14 @@ class Join:
     def _close(self, window: _Window) -> int:
         """Closes a window. Returns how many rows that settled."""
         request = self._requests[window.request_id]
-        rows = window.rows or [row for row, click in enumerate(request.clicks) if click == _UNSEEN]
+        assert request.served is not None, "it is kept until its last window has closed"
+        rows, clicks = window.rows, request.clicks
+        if rows:
+            self._joined.closed.append(Closed(request.served, rows, window.time_ms, [clicks[row] for row in rows]))
+        else:
+            rows = [row for row, click in enumerate(clicks) if click == _UNSEEN]
         for row in rows:
-            click = request.clicks[row]
-            if click != _UNSEEN and request.served is not None:
-                click_ms = None if click == _UNCLICKED else click
-                self._joined.closed.append(Closed(request.served, row, window.time_ms, click_ms))
-            request.clicks[row] = _CLOSED
+            clicks[row] = _CLOSED
         request.windows -= 1
         if not request.windows:
             self.pending -= len(request.clicks)
@@ -212,7 +213,7 @@ class Join:
     def _shown(self, event: Event, request: _Request, row: int) -> str:
         if request.clicks[row] != _UNSEEN:
             return "duplicate"
-        request.clicks[row] = _UNCLICKED
+        request.clicks[row] = UNCLICKED
         request.windows += 1
         self._windows.append(_Window(self._now_ms, event.request_id, [row]))
         self._settle(event.request_id)
@@ -221,7 +222,7 @@ class Join:
     def _clicked(self, event: Event, request: _Request, row: int) -> str | None:
         if request.clicks[row] == _UNSEEN:
             return None
-        if request.clicks[row] != _UNCLICKED:
+        if request.clicks[row] != UNCLICKED:
             return "duplicate"
         request.clicks[row] = self._seen[event.id]
         return "matched"

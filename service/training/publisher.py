@@ -17,7 +17,8 @@ from service import checkpoints
 from service.checkpoints import Manifest, ServedStrategy
 from service.errors import CheckpointError
 from service.training.golden import golden
-from service.training.trainer import Progress, Trainer
+from service.training.outcome import Progress
+from service.training.trainer import Trainer
 
 _CLICK_TIMES = 1_000  # at most so many in a manifest, evenly chosen
 

@@ -4,10 +4,7 @@ Batches close by count alone, so how the log is chunked into feeds changes nothi
 learned from: progressive validation, an honest measure on data that the model has not seen.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,84 +12,25 @@ import numpy as np
 from models.budget import Budget
 from models.features import item_hashes
 from models.learner import Learner
-from models.metrics import log_loss
 from models.registry import Strategy
-from models.types import Array, ItemAge
+from models.types import Array
 from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, Manifest
 from service.errors import EventError
-from service.events import DeadLetter, decode_event, decode_served
+from service.events import DeadLetter, Event, Served
 from service.streams import Entry
-from service.training.examples import Example, Inspector, example, stack
-from service.training.join import Closed, Join
+from service.training.examples import Examples, concatenate, examples
+from service.training.impressions import Impressions
+from service.training.intake import Intake, Useless
+from service.training.join import UNCLICKED, Closed, Join
+from service.training.outcome import Outcome, Predictions, slices
 
-#: What a strategy is called in metrics that the trainer does not know: the stream must not make labels.
-OTHER = "other"
-
-
-class Predictions(NamedTuple):
-    """Progressive: each made before the example was learned from. All (N,)."""
-
-    time_ms: Array  # int64, when the request was served
-    p: Array  # float32
-    label: Array  # float32, 1 clicked
-
-
-@dataclass
-class Slice:
-    """Sums over closed impressions of one strategy and item age."""
-
-    impressions: int = 0
-    clicks: int = 0
-    predicted_clicks: float = 0.0
-    score: float = 0.0
-
-
-@dataclass
-class Outcome:
-    """What one feed came to."""
-
-    predictions: list[Predictions] = field(default_factory=list)  # a batch each, so as many as steps
-    click_times_ms: list[int] = field(default_factory=list)  # of the clicks learned
-    slices: dict[tuple[str, ItemAge], Slice] = field(default_factory=dict)
-    join: Counter[str] = field(default_factory=Counter)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-
-
-@dataclass
-class Progress:
-    """Sums of outcomes: over a run, or since the last version."""
-
-    examples: int = 0
-    steps: int = 0
-    clicks: float = 0.0
-    predicted_clicks: float = 0.0
-    loss: float = 0.0
-    click_times_ms: list[int] = field(default_factory=list)
-
-    def add(self, outcome: Outcome) -> None:
-        for _, p, label in outcome.predictions:
-            self.examples += len(p)
-            self.steps += 1
-            self.clicks += float(label.sum())
-            self.predicted_clicks += float(p.sum(dtype=np.float64))
-            self.loss += len(p) * log_loss(p, label)
-        self.click_times_ms += outcome.click_times_ms
-
-    def metrics(self) -> dict[str, float]:
-        """Progressive, those that are defined."""
-        found = {"examples": float(self.examples), "clicks": self.clicks}
-        if self.examples:
-            found["log_loss"] = self.loss / self.examples
-        if self.clicks:
-            found["pcoc"] = self.predicted_clicks / self.clicks
-        return found
+_WAITING = "waiting."  # prefix of the half-filled batch among the arrays of the state
 
 
 class _State(msgspec.Struct, array_like=True):
     """What is not arrays."""
 
     join: bytes
-    batch: list[Example]
     budgets: dict[str, tuple[float, float, float, float]]
 
 
@@ -122,30 +60,23 @@ class Trainer:
         self.positions: dict[str, str] = {}  # stream -> last entry fed
         self.data_timestamp_ms = 0  # newest event learned from
         self._batch_size, self._mature = batch_size, mature_impressions
-        self._inspector = Inspector(learner.network.spec)
+        self._spec = learner.network.spec
+        self._intake = Intake(self._spec, lane)
         self._budgets = {name: Budget(one.budget, one.lambda_) for name, one in strategies.items() if one.budget}
-        self._batch: list[Example] = []
-        self._impressions: Counter[int] = Counter()  # item hash -> closed impressions
+        self._waiting = examples([], self._spec)  # fewer than a batch
+        self._impressions = Impressions()  # closed
 
     def feed(self, entries: Sequence[Entry]) -> Outcome:
         """The next entries of the log."""
         outcome = Outcome()
-        for entry in entries:
-            try:
-                self._enter(entry)
-            except EventError as error:
-                outcome.dead_letters.append(_dead_letter(entry, error))
+        for entry, message in zip(entries, self._intake.read(entries), strict=True):
+            self._enter(outcome, entry, message)
             self.positions[entry.stream] = entry.position
         joined = self.join.take()
         outcome.join = joined.counts
         outcome.dead_letters += [_dead_letter(entry, error) for entry, error in joined.refused]
-        self._impressions.update(item_hashes([one.served.item_ids[one.row] for one in joined.closed]).tolist())
-        for closed in joined.closed:
-            self._sum(outcome, closed)
-            self._batch.append(example(closed))
-        while len(self._batch) >= self._batch_size:
-            self._learn(outcome, self._batch[: self._batch_size])
-            del self._batch[: self._batch_size]
+        if joined.closed:
+            self._close(outcome, joined.closed)
         return outcome
 
     def lambda_(self, strategy: str) -> float:
@@ -155,15 +86,15 @@ class Trainer:
 
     def weights(self) -> dict[str, Array]:
         """What ranking reads: prepared parameters and impression counts."""
-        hashes = np.array(sorted(self._impressions), dtype=np.uint64)
-        counts = np.array([self._impressions[one] for one in hashes.tolist()], dtype=np.int64)
-        return {**self.learner.prepared(), ITEM_HASH: hashes, ITEM_IMPRESSIONS: counts}
+        item_hash, count = self._impressions.state()
+        return {**self.learner.prepared(), ITEM_HASH: item_hash, ITEM_IMPRESSIONS: count}
 
     def state(self) -> dict[str, Array]:
         """Everything else that the future depends on, but for the manifest's positions and data timestamp."""
         budgets = {name: budget.state() for name, budget in self._budgets.items()}
-        content = msgspec.msgpack.encode(_State(self.join.state(), self._batch, budgets))
-        return {**self.learner.state(), "trainer": np.frombuffer(content, dtype=np.uint8)}
+        content = msgspec.msgpack.encode(_State(self.join.state(), budgets))
+        waiting = {f"{_WAITING}{name}": column.copy() for name, column in self._waiting._asdict().items()}
+        return {**self.learner.state(), **waiting, "trainer": np.frombuffer(content, dtype=np.uint8)}
 
     def restore(self, manifest: Manifest, weights: Mapping[str, Array], state: Mapping[str, Array]) -> None:
         """Continues where a checkpoint was taken.
@@ -175,47 +106,38 @@ class Trainer:
         content = msgspec.msgpack.decode(state["trainer"].tobytes(), type=_State)
         self.positions, self.data_timestamp_ms = dict(manifest.positions), manifest.data_timestamp_ms
         self.join.restore(content.join)
-        self._batch = content.batch
+        self._waiting = Examples(*(state[f"{_WAITING}{name}"].copy() for name in Examples._fields))
         for name in self._budgets.keys() & content.budgets.keys():
             self._budgets[name] = Budget.restore(self._budgets[name].target, content.budgets[name])
-        counts = zip(weights[ITEM_HASH].tolist(), weights[ITEM_IMPRESSIONS].tolist(), strict=True)
-        self._impressions = Counter(dict(counts))
+        self._impressions.restore(weights[ITEM_HASH], weights[ITEM_IMPRESSIONS])
 
-    def _enter(self, entry: Entry) -> None:
-        """Raises EventError: unreadable_entry, schema_version, spec_mismatch."""
-        if not entry.stream.endswith(":served"):
-            self.join.feedback(entry, decode_event(entry.payload))
-            return
-        served = decode_served(entry.payload)
-        if served.lane != self.lane:
-            self.join.ignore(entry, served.request_id)
-            return
-        try:
-            self._inspector.check(served)
-        except EventError:
-            self.join.ignore(entry, served.request_id)  # what is said about it would only be refused once more
-            raise
-        if self.join.serve(entry, served) and served.strategy in self._budgets:
-            self._budgets[served.strategy].observe(sum(served.explored), len(served.explored), served.lambda_)
+    def _enter(self, outcome: Outcome, entry: Entry, message: Served | Event | Useless) -> None:
+        if isinstance(message, Event):
+            self.join.feedback(entry, message)
+        elif isinstance(message, Served):
+            if self.join.serve(entry, message) and message.strategy in self._budgets:
+                self._budgets[message.strategy].observe(sum(message.explored), len(message.explored), message.lambda_)
+        else:
+            if message.request_id is not None:
+                self.join.ignore(entry, message.request_id)
+            if message.error is not None:
+                outcome.dead_letters.append(_dead_letter(entry, message.error))
 
-    def _sum(self, outcome: Outcome, closed: Closed) -> None:
-        served, row = closed.served, closed.row
-        strategy = served.strategy if served.strategy in self.strategies else OTHER
-        age: ItemAge = "new" if served.impressions[row] < self._mature else "mature"
-        sums = outcome.slices.setdefault((strategy, age), Slice())
-        sums.impressions += 1
-        sums.clicks += closed.click_ms is not None
-        sums.predicted_clicks += served.p_click[row]
-        sums.score += served.score[row]
+    def _close(self, outcome: Outcome, closed: Sequence[Closed]) -> None:
+        outcome.slices = slices(closed, self.strategies, mature=self._mature)
+        self._impressions.add(item_hashes([one.served.item_ids[row] for one in closed for row in one.rows]))
+        self._waiting = concatenate(self._waiting, examples(closed, self._spec))
+        while self._waiting.rows >= self._batch_size:
+            batch, self._waiting = self._waiting.split(self._batch_size)
+            self._learn(outcome, batch)
 
-    def _learn(self, outcome: Outcome, examples: Sequence[Example]) -> None:
-        batch, label = stack(examples, self.learner.network.spec)
-        served_ms = np.array([one.served_ms for one in examples], dtype=np.int64)
-        outcome.predictions.append(Predictions(served_ms, self.learner.predict(batch), label))
-        self.learner.learn(batch, label)
-        clicks = [one.click_ms for one in examples if one.click_ms is not None]
+    def _learn(self, outcome: Outcome, batch: Examples) -> None:
+        label = batch.label
+        p = self.learner.learn(batch.batch, label, context_row=batch.window)
+        outcome.predictions.append(Predictions(batch.served_ms[batch.window], p, label))
+        clicks = batch.click_ms[batch.click_ms != UNCLICKED].tolist()
         outcome.click_times_ms += clicks
-        self.data_timestamp_ms = max(self.data_timestamp_ms, *clicks, *(one.time_ms for one in examples))
+        self.data_timestamp_ms = max(self.data_timestamp_ms, *clicks, *batch.time_ms.tolist())
 
 
 def _dead_letter(entry: Entry, error: EventError) -> DeadLetter:

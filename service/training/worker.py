@@ -21,8 +21,9 @@ from service.errors import CheckpointError
 from service.events import Announcement, DeadLetter, encode
 from service.streams import START, Entry, LogReader, StreamNames
 from service.telemetry import TrainerMetrics
+from service.training.outcome import Outcome, Progress
 from service.training.publisher import Publisher
-from service.training.trainer import Outcome, Progress, Trainer
+from service.training.trainer import Trainer
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import pytest
 
 from models import metrics
 from scripts.ingest_report import Report, table
-from service.training.trainer import Predictions
+from service.training.outcome import Predictions
 
 HOUR_MS = 3_600_000
 MAY_FIRST_MS = 1_651_363_200_000  # 2022-05-01T00:00Z

@@ -54,7 +54,7 @@ def test_the_join_finds_every_impression_and_click(mode: Literal["served", "even
             join.feedback(entry, decode_event(entry.payload))
     joined = join.take()
     assert joined.counts == {"matched": matched}
-    assert [(one.time_ms, one.click_ms) for one in joined.closed] == [(1000, 1000), (1000, 1000), (1001, None)]
+    assert [(one.time_ms, one.click_ms) for one in joined.closed] == [(1000, [1000]), (1000, [1000]), (1001, [-1])]
 
 
 def test_positions_are_the_log_s_time_and_ascend_over_all_streams() -> None:

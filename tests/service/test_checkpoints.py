@@ -218,7 +218,7 @@ def test_a_version_under_another_name_is_refused(tmp_path: Path) -> None:
 
 def test_a_future_format_is_refused_by_its_number(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    (folder(tmp_path, 1) / "manifest.json").write_text('{"format": 2, "all else": "is new"}')
+    (folder(tmp_path, 1) / "manifest.json").write_text('{"format": 999, "all else": "is new"}')
     assert refusal(tmp_path, 1) == "unknown_format"
 
 

@@ -109,7 +109,7 @@ def test_random_is_clicked_as_often_as_its_expectation() -> None:
 def test_greedy_learns_what_is_clicked() -> None:
     """In a world where the best of eight is clicked about twice as often as the mean."""
     events = list(log(60_000, seed=1))
-    result = run(events, "greedy", warm_up=5_000, update_every=500)
+    result = run(events, "greedy", warm_up=5_000, update_every=500, seed=1)
     random_ctr = result.expected_random_clicks / result.expected_random_matches
     assert result.ctr is not None
     assert result.ctr > 1.2 * random_ctr

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from service.events import Event, Served
 from service.streams import Entry
-from service.training.join import Join, Mode
+from service.training.join import UNCLICKED, Join, Mode
 
 WINDOW_MS = 10
 Record = tuple[int, Served | Event | str]  # (time, message); a str is the id of a request to ignore
@@ -63,7 +63,16 @@ def feed(one: Join, records: list[Record], first: int = 0) -> Outcome:
         else:
             one.feedback(entry, message)
     joined = one.take()
-    closed = [(item.served.request_id, item.served.item_ids[item.row], *item[2:]) for item in joined.closed]
+    closed = [
+        (
+            window.served.request_id,
+            window.served.item_ids[row],
+            window.time_ms,
+            None if click_ms == UNCLICKED else click_ms,
+        )
+        for window in joined.closed
+        for row, click_ms in zip(window.rows, window.click_ms, strict=True)
+    ]
     refused = [(entry.position, error.code) for entry, error in joined.refused]
     counts = joined.counts
     return closed, refused, counts

@@ -18,8 +18,9 @@ from service.errors import CheckpointError
 from service.scoring import engines
 from service.streams import Entry, StreamNames
 from service.telemetry import TrainerMetrics
+from service.training.outcome import Progress
 from service.training.publisher import Publisher, lock
-from service.training.trainer import Progress, Trainer
+from service.training.trainer import Trainer
 
 NAMES = StreamNames("test", partitions=2)
 CUT = 350  # entries before the second version
@@ -215,7 +216,7 @@ def test_weights_that_are_not_finite_displace_nothing(world, publish, published,
     trainer, versions = world.trainer(), published[1]
     publisher = publish(trainer)
     publisher.start(now_ms=9)
-    trainer.learner.params["mlp.0.weight"].data[0, 0] = np.nan
+    trainer.learner.params["mlp.0.item"].data[0, 0] = np.nan
     trainer.learner.step += 1
     with pytest.raises(CheckpointError) as caught:
         publisher.publish(Progress(), now_ms=10)

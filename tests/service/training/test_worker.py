@@ -17,8 +17,8 @@ from service.connections import connect
 from service.events import decode_announcement, decode_dead_letter
 from service.streams import StreamNames, entries_of
 from service.telemetry import TrainerMetrics
+from service.training.outcome import Outcome, Progress
 from service.training.publisher import Publisher
-from service.training.trainer import Outcome, Progress
 from service.training.worker import Worker
 from service.valkey import EmbeddedServer
 
@@ -105,7 +105,7 @@ def test_the_sums_of_a_run_keep_nothing_that_grows(world, running: Running, name
 
 def test_weights_that_are_not_finite_are_not_published_and_said(world, running: Running, names: StreamNames) -> None:
     running.worker.run(burst=True)
-    running.trainer.learner.params["mlp.0.weight"].data.fill_(float("nan"))
+    running.trainer.learner.params["mlp.0.item"].data.fill_(float("nan"))
     append_batch(running.client, world.batch(world.traffic(200), names))
     with pytest.raises(OSError, match="could not be written"):
         running.burst()

@@ -1,0 +1,39 @@
+"""Embedding: encoded rows of one side become a vector. Every field is a bag of weighted table rows (`models.spec`)."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.spec import Layout
+
+#: Prefix of the embedding tables among the parameters.
+TABLE = "embedding."
+
+
+def pool(params: Mapping[str, Tensor], layout: Layout, index: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sum of each field's rows: (R, K) -> (R, width of the side).
+
+    The gradients of the tables are sparse: a batch reads few of their rows.
+    """
+    parts = []
+    for table in layout.tables:
+        first, last = table.columns[0], table.columns[-1]
+        end = last.start + last.field.slots
+        # Of all there is, nothing to cut out.
+        slots = slice(first.start, end) if len(layout.tables) > 1 else slice(None)
+        rows = functional.embedding(index[:, slots], params[f"{TABLE}{table.name}"], sparse=True)  # (R, slots, width)
+        # `models.spec` puts them first: their weight is 1, and they need no sum.
+        plain = sum(column.field.kind == "categorical" for column in table.columns)
+        if plain == len(table.columns):
+            parts.append(rows.flatten(1))
+            continue
+        parts.append(rows[:, :plain].flatten(1))
+        weighted = rows[:, plain:] * weight[:, first.start + plain : end, None]
+        for column in table.columns[plain:]:
+            begin = column.start - first.start - plain
+            parts.append(weighted[:, begin : begin + column.field.slots].sum(1))
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts, dim=1) if parts else weight.new_zeros(weight.shape[0], 0)
