@@ -14,31 +14,34 @@ from redis.exceptions import ResponseError
 from service.connections import LONGEST_BLOCK_MS
 from service.errors import EventError
 from service.events import SCHEMA
-from service.streams import START, StreamNames, entries_of, lost, order
+from service.streams import START, StreamNames, lost, order
 
 Put = Literal["created", "updated", "unchanged", "full"]
 Item = tuple[bytes, bytes | None]  # id and entry, None where it is gone; both as Redis has them
 
-AT_A_TIME = 200  # items of one reply: what it takes to encode them, a ranking may have to wait
+AT_A_TIME = 1_000  # items of one reply: they hold the server up for a millisecond
 
-# Both write the change first: where that fails, as in a server out of memory, nothing has happened.
+# Replies hold few values: for the client to parse many takes longer than all the rest, and holds up rankings.
+
+# Both write the change first: where that fails, as in a server out of memory, nothing has happened. The results of a
+# put are the keys of _RESULTS.
 _PUT = """
 local results, last = {}, false
 for i = 3, #ARGV, 2 do
   local id, entry = ARGV[i], ARGV[i + 1]
   local before = redis.call('HGET', KEYS[1], id)
-  local result = before and 'updated' or 'created'
+  local result = before and 'u' or 'c'
   if before == entry then
-    result = 'unchanged'
+    result = 's'
   elseif not before and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[1]) then
-    result = 'full'
+    result = 'f'
   else
     last = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'e', string.sub(entry, 1, 1) .. id)
     redis.call('HSET', KEYS[1], id, entry)
   end
   results[#results + 1] = result
 end
-return {last, results}
+return {last, table.concat(results)}
 """
 
 _DELETE = """
@@ -49,7 +52,9 @@ redis.call('HDEL', KEYS[1], ARGV[2])
 return last
 """
 
-# Many values as one, and their lengths: the client takes that apart much sooner than it parses a reply of many.
+_RESULTS: dict[int, Put] = {ord("c"): "created", ord("u"): "updated", ord("s"): "unchanged", ord("f"): "full"}
+
+# Values as their lengths and one text.
 _JOINED = """
 local function joined(values)
   local lengths = {}
@@ -67,7 +72,21 @@ local values = joined(reply[2])
 return {{reply[1], values[1], values[2]}}
 """
 
-_READ = f"{_JOINED} return joined(redis.call('HMGET', KEYS[1], unpack(ARGV)))"
+# {position of the last change read, ids and entries of the items, '' where one is gone}
+_CHANGES = f"""{_JOINED}
+local last, seen, values = ARGV[1], {{}}, {{}}
+for _, change in ipairs(redis.call('XRANGE', KEYS[2], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])) do
+  last = change[1]
+  local id = string.sub(change[2][2], 2)
+  if change[2][1] == 'e' and string.sub(change[2][2], 1, 1) == ARGV[3] and not seen[id] then
+    seen[id] = true
+    values[#values + 1] = id
+    values[#values + 1] = redis.call('HGET', KEYS[1], id)
+  end
+end
+values = joined(values)
+return {{last, values[1], values[2]}}
+"""
 
 _PREFIX = bytes([SCHEMA])
 
@@ -83,7 +102,7 @@ class Changes(NamedTuple):
     """The items that changed, as they are now."""
 
     items: list[Item]
-    position: str  # of the last change
+    position: str  # of the last change read
     behind_s: float  # time between that and the newest there is
     lost: bool  # whether there were others, which are gone from the stream
 
@@ -106,7 +125,7 @@ class Catalog:
         """Writes (id, features as JSON), in this order and all at once."""
         arguments = [part for one, features in items for part in (one, _PREFIX + features)]
         last, results = await self._eval(_PUT, self._max_items, self._maxlen, *arguments)
-        return Puts([result.decode() for result in results], last.decode() if last else None)
+        return Puts([_RESULTS[one] for one in results], last.decode() if last else None)
 
     async def delete(self, item_id: str) -> str | None:
         """The position of the change, None where there is no such item."""
@@ -128,23 +147,19 @@ class Catalog:
         cursor = b"0"
         while True:
             cursor, lengths, joined = await self._eval(_SCAN, cursor, AT_A_TIME)
-            values = _apart(lengths, joined)
-            yield list(zip(values[::2], values[1::2], strict=True))
+            yield _pairs(lengths, joined)
             if cursor == b"0":
                 return
 
     async def changes(self, after: str, block_ms: int) -> Changes:
         """What changed after a position, `AT_A_TIME` at most; waits for it up to `block_ms` (at most 2 s)."""
-        reply = await self._client.xread({self._changes: after}, count=AT_A_TIME, block=min(block_ms, LONGEST_BLOCK_MS))
-        entries = entries_of(reply).get(self._changes, [])
-        info = await self._info()  # after the entries: what was trimmed before they were read is seen to be gone
-        ids = list({entry.payload[1:]: None for entry in entries if entry.payload[:1] == _PREFIX})
-        values = _apart(*await self._eval(_READ, *ids)) if ids else []
-        position = entries[-1].position if entries else after
+        await self._client.xread({self._changes: after}, count=1, block=min(block_ms, LONGEST_BLOCK_MS))
+        last, lengths, joined = await self._eval(_CHANGES, after, AT_A_TIME, _PREFIX)
+        info = await self._info()  # after the changes: what was trimmed before they were read is seen to be gone
+        position = last.decode()
         newest = info["last-generated-id"].decode() if info else position
         behind_s = max(0, order(newest)[0] - order(position)[0]) / 1e3
-        items = [(one, value or None) for one, value in zip(ids, values, strict=True)]
-        return Changes(items, position, behind_s, lost(info, after))
+        return Changes(_pairs(lengths, joined), position, behind_s, lost(info, after))
 
     async def _info(self) -> Mapping[str, Any] | None:
         """Of the stream, None where there is none."""
@@ -167,6 +182,7 @@ def features_of(entry: bytes) -> bytes:
     return entry[1:]
 
 
-def _apart(lengths: bytes, joined: bytes) -> list[bytes]:
+def _pairs(lengths: bytes, joined: bytes) -> list[Item]:
     ends = np.cumsum(np.frombuffer(lengths, "<u4")).tolist()
-    return [joined[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    values = [joined[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    return [(one, entry or None) for one, entry in zip(values[::2], values[1::2], strict=True)]

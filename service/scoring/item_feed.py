@@ -17,6 +17,7 @@ from service.scoring.items import ItemStore
 from service.streams import order
 from service.telemetry import ScorerMetrics
 
+AT_A_TIME = 200  # items written without a pause: a millisecond
 PAUSE_S = 0.5  # between attempts while Redis is away
 
 _log = structlog.get_logger()
@@ -102,8 +103,13 @@ class ItemFeed:
         return changes.position
 
     async def _apply(self, store: ItemStore, items: Sequence[Item]) -> None:
-        """Writes items to the store, and lets others have a turn."""
+        """Writes items to the store, and lets others have their turn between."""
         decoder = msgspec.json.Decoder(store.encoder.rows.item)
+        for start in range(0, len(items), AT_A_TIME):
+            self._write(store, items[start : start + AT_A_TIME], decoder)
+            await asyncio.sleep(0)
+
+    def _write(self, store: ItemStore, items: Sequence[Item], decoder: "msgspec.json.Decoder[Row]") -> None:
         features: dict[str, Row | None] = {}
         for item_id, entry in items:
             try:
@@ -113,7 +119,6 @@ class ItemFeed:
         for outcome, count in store.update(features).items():
             self._metrics.item_updates.labels(outcome).inc(count)
         self._metrics.items.set(len(store))
-        await asyncio.sleep(0)
 
     def _read(self, entry: bytes | None, decoder: "msgspec.json.Decoder[Row]") -> Row | None:
         """None, too, of what was not written by the scorer: such an item is unknown."""

@@ -86,7 +86,7 @@ async def test_a_scan_gives_everything_in_parts(catalog: Catalog) -> None:
     entries = {f"i-{number}".encode(): str(number) * 5 for number in range(1_500)}
     await catalog.put([(one.decode(), text.encode()) for one, text in entries.items()])
     parts = [items async for items in catalog.scan()]
-    assert len(parts) > 3
+    assert len(parts) > 1
     assert dict(sum(parts, [])) == {one: b"\x01" + text.encode() for one, text in entries.items()}
 
 
