@@ -26,6 +26,10 @@ COMMANDS = {
     "ingest": Entry("Warm start: learn from a historical log before the first request.", "train,demo"),
     "bench engine": Entry("What exploration costs in the engine, and what it would cost naively.", "serve,train"),
     "bench http": Entry("Our server, exploring, against others that do not explore.", "serve,train,demo,bench"),
+    "bench swap": Entry(
+        "Latency while the version changes every second, and every answer held to its version.", "serve,train,demo"
+    ),
+    "bench gpu": Entry("What exploration costs on a GPU, and what it would cost naively.", "serve,train"),
 }
 
 

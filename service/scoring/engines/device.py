@@ -25,7 +25,7 @@ _Computation = Callable[[Params, Given], Scores[Tensor]]
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """One strategy at one size."""
 
     slots: Slots
@@ -40,6 +40,9 @@ class Device:
         strategies: by name.
         max_rows, max_requests: of a batch.
         fuse: compile (torch.compile) before the capture; on a CPU at the first batch of each strategy.
+
+    Attributes:
+        stream: on which everything runs; None on a CPU.
     """
 
     def __init__(
@@ -56,9 +59,9 @@ class Device:
         self._holds = params  # the version that is in the buffers
         self._params = {name: value.clone() for name, value in params.items()}
         where = next(iter(params.values())).device
-        self._stream = torch.cuda.Stream(where) if where.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._pool = torch.cuda.graph_pool_handle() if self._stream else None
-        self._plans: dict[str, list[_Plan]] = {}
+        self.stream = torch.cuda.Stream(where) if where.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle() if self.stream else None
+        self._plans: dict[str, list[Plan]] = {}
         for name, exploration in strategies.items():
             declared = exploration.noise(network)
             compute = _computation(network, exploration, TorchNoise(declared, where))
@@ -69,11 +72,15 @@ class Device:
                 for rows in sizes(max_rows)
             ]
             # The largest first: the others find their memory in its pool.
-            self._plans[name] = [_Plan(one, self._runner(compute, one)) for one in reversed(slots)][::-1]
+            self._plans[name] = [Plan(one, self._runner(compute, one)) for one in reversed(slots)][::-1]
 
     def serves(self, network: ClickNetwork, strategies: Mapping[str, Exploration]) -> bool:
         """Whether versions of this network with these strategies need no other device."""
         return (network, strategies) == (self._network, self._strategies)
+
+    def plan(self, strategy: str, rows: int) -> Plan:
+        """For so many rows, at most `max_rows`."""
+        return next(plan for plan in self._plans[strategy] if plan.slots.rows >= rows)
 
     def run(self, params: Params, strategy: str, requests: Sequence[Request]) -> list[Scores]:
         """Scores of requests that together have at most `max_rows` candidates.
@@ -81,9 +88,8 @@ class Device:
         Args:
             params: prepared, of the version that all requests are for. Told apart by identity.
         """
-        rows = sum(one.rows for one in requests)
-        plan = next(plan for plan in self._plans[strategy] if plan.slots.rows >= rows)
-        with torch.inference_mode(), torch.cuda.stream(self._stream):
+        plan = self.plan(strategy, sum(one.rows for one in requests))
+        with torch.inference_mode(), torch.cuda.stream(self.stream):
             if self._holds is not params:
                 for name, value in params.items():
                     self._params[name].copy_(value)
@@ -91,8 +97,8 @@ class Device:
             plan.slots.fill(requests)
             plan.run()
             plan.slots.fetch()
-        if self._stream:
-            self._stream.synchronize()
+        if self.stream:
+            self.stream.synchronize()
         return plan.slots.read(requests)
 
     def _runner(self, compute: _Computation, slots: Slots) -> Callable[[], object]:
@@ -102,15 +108,15 @@ class Device:
             with torch.inference_mode():
                 slots.put(compute(self._params, slots.given))
 
-        if self._stream is None:
+        if self.stream is None:
             return work
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self.stream):
             for _ in range(_WARM_UPS):  # what is compiled or chosen at first use must not fall into the capture
                 work()
-        self._stream.synchronize()
+        self.stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         # A device of another architecture may serve in another thread meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self.stream, capture_error_mode="thread_local"):
             work()
         return graph.replay
 
