@@ -26,6 +26,7 @@ COMMANDS = {
     "ingest": Entry("Warm start: learn from a historical log before the first request.", "train,demo"),
     "bench engine": Entry("What exploration costs in the engine, and what it would cost naively.", "serve,train"),
     "bench http": Entry("Our server, exploring, against others that do not explore.", "serve,train,demo,bench"),
+    "bench memory": Entry("Start to ready, and resident memory without and with a million items.", "serve,train,demo"),
     "bench swap": Entry(
         "Latency while the version changes every second, and every answer held to its version.", "serve,train,demo"
     ),

@@ -17,6 +17,7 @@ from scripts.bench.rivals.ranking import save
 from scripts.bench.scorer import RANK, checkpoints, log_server, put_items, scorer
 from scripts.bench.work import SPEC, Catalogue, Model, publishing
 from scripts.demo_processes import environment, free_port
+from service.scoring.engines import Kind
 
 OURS, PEERS = "agerank", ("litserve", "bentoml")
 
@@ -32,14 +33,17 @@ class Case(NamedTuple):
     path: str
 
 
-def start(stack: ExitStack, folder: Path, rivals: Mapping[str, str], python: Path, where: Cores) -> list[Case]:
+def start(
+    stack: ExitStack, folder: Path, rivals: Mapping[str, str], python: Path, where: Cores, engine: Kind
+) -> list[Case]:
     """All servers, ready, and what to ask of each. The stack ends them."""
     model, catalogue = Model(), Catalogue()
     with publishing(checkpoints(folder), model) as versions:
         versions.publish()
     save(folder, spec=SPEC, graph=plain_graph(NaiveNetwork(model.params)))
-    ours = stack.enter_context(scorer(folder, stack.enter_context(log_server(folder, where)), where)).wait()
-    put_items(ours, catalogue)
+    url = stack.enter_context(log_server(folder, where))
+    ours = stack.enter_context(scorer(folder, url, where, engine=engine)).wait()
+    put_items(ours, catalogue, catalogue.items)
     asked = [("greedy", "full"), ("age_ts", "full"), ("age_ucb", "full"), ("age_ts", "ids")]
     cases = [Case(OURS, metadata.version(OURS), *one, ours, RANK) for one in asked]
     for name, version in rivals.items():

@@ -19,8 +19,21 @@ from scripts.bench.measure import Tell, interleave, ratio
 from scripts.bench.naive import NaiveNetwork, age, full_masks, plain_graph
 from scripts.bench.plain import PlainNetwork
 from scripts.bench.processes import pin
-from scripts.bench.report import AsJson, Candidates, Column, Core, Row, Runs, progress, show, whole_numbers
+from scripts.bench.report import (
+    ENGINE,
+    AsJson,
+    Candidates,
+    Column,
+    Core,
+    EngineKind,
+    Row,
+    Runs,
+    progress,
+    show,
+    whole_numbers,
+)
 from scripts.bench.work import LANE, STRATEGIES, Catalogue, Model, publishing, rows
+from service.scoring.engines import Kind
 from service.scoring.loading import load
 from service.scoring.ranking import Loaded
 
@@ -46,6 +59,7 @@ def engine(
     runs: Runs = 5,
     seconds: Annotated[float, typer.Option(min=0.0, help="Of one method in one run.")] = 0.3,
     core: Core = None,
+    engine: EngineKind = ENGINE,
     as_json: AsJson = False,
 ) -> None:
     """Measure every method in our engine, on one thread, without HTTP and without encoding.
@@ -64,18 +78,20 @@ def engine(
     """
     pin(core)
     with progress(as_json=as_json, versions=("numpy", "onnxruntime", "torch")) as tell:
-        found = run(candidates=whole_numbers(candidates), runs=runs, seconds=seconds, tell=tell)
-    show(found, COLUMNS, title=f"One request in the engine, one thread, median of {runs} runs", as_json=as_json)
+        found = run(candidates=whole_numbers(candidates), runs=runs, seconds=seconds, engine=engine, tell=tell)
+    show(
+        found, COLUMNS, title=f"One request in the {engine} engine, one thread, median of {runs} runs", as_json=as_json
+    )
 
 
-def run(*, candidates: Sequence[int], runs: int, seconds: float, tell: Tell) -> list[Row]:
+def run(*, candidates: Sequence[int], runs: int, seconds: float, engine: Kind, tell: Tell) -> list[Row]:
     """A row for each number of candidates and method; docs/benchmarks.md explains the keys."""
     torch.set_num_threads(1)
     tell("making the network")
     model = Model()
     with tempfile.TemporaryDirectory(prefix="agerank-bench-") as name, publishing(Path(name), model) as versions:
         version = versions.publish().version
-        loaded = load(Path(name), version, kind="onnx", threads=1, lane=LANE, strategies=STRATEGIES, max_items=1)
+        loaded = load(Path(name), version, kind=engine, threads=1, lane=LANE, strategies=STRATEGIES, max_items=1)
     ways, exact = _ways(loaded, model), _Exact(model)
     found: list[Row] = []
     for count in candidates:

@@ -16,10 +16,12 @@ from scripts.bench.load import Outcome, closed_loop, open_loop, post
 from scripts.bench.measure import Tell, ratio
 from scripts.bench.processes import Cores, cores, pinned
 from scripts.bench.report import (
+    ENGINE,
     AsJson,
     BenchError,
     Candidates,
     Column,
+    EngineKind,
     Row,
     Runs,
     failing,
@@ -29,6 +31,7 @@ from scripts.bench.report import (
 )
 from scripts.bench.rivals import RIVALS
 from scripts.bench.work import Catalogue
+from service.scoring.engines import Kind
 
 CONNECTIONS = (1, 8)
 BODIES = 20  # different requests, in a circle
@@ -62,6 +65,7 @@ def http(
     load: Annotated[str, typer.Option(help="Open loop at so many percent of a server's rate at 8 connections.")] = "70",
     rate: Annotated[str | None, typer.Option(help="Open loop at so many requests a second in place of --load.")] = None,
     core: Annotated[int | None, typer.Option(min=0, help="The servers' core.", show_default="the last")] = None,
+    engine: EngineKind = ENGINE,
     as_json: AsJson = False,
 ) -> None:
     """Measure our server over HTTP, exploring, against others that serve the same network without exploring.
@@ -92,6 +96,7 @@ def http(
             python=rivals_python,
             open_loops=open_loops,
             where=cores(core),
+            engine=engine,
             tell=tell,
         )
     show(found, COLUMNS, title=f"Over HTTP, one core for the server, median of {runs} runs", as_json=as_json)
@@ -127,6 +132,7 @@ def run(
     python: Path,
     open_loops: Sequence[Rate],
     where: Cores,
+    engine: Kind,
     tell: Tell,
 ) -> list[Row]:
     """A row for each case and setting; docs/benchmarks.md explains the keys.
@@ -141,7 +147,7 @@ def run(
         stack.enter_context(pinned(where.others))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agerank-bench-")))
         tell("starting the servers")
-        cases = start(stack, folder, rivals, python, where)
+        cases = start(stack, folder, rivals, python, where, engine)
         servers = list(dict.fromkeys(case.running for case in cases))
         for number in range(1, runs + 1):
             for count in candidates:

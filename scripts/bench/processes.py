@@ -15,7 +15,7 @@ import typer
 
 from scripts.bench.report import BenchError
 
-READY_TIMEOUT_S = 120.0
+READY_TIMEOUT_S = 60.0
 GRACE_S = 10.0  # from SIGTERM to SIGKILL
 POLL_S = 0.01
 
@@ -95,7 +95,7 @@ class Server:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise BenchError(f"{self.name} ended with {self._process.returncode}:\n{self._story()}")
-            if get(self.port, self._ready) == 200:
+            if read(self.port, self._ready)[0] == 200:
                 return self
             time.sleep(POLL_S)
         raise BenchError(f"{self.name} was not ready after {READY_TIMEOUT_S:g} s:\n{self._story()}")
@@ -144,13 +144,14 @@ class Server:
         return "\n".join(f"    {line}" for line in lines) or "    (it wrote nothing)"
 
 
-def get(port: int, path: str) -> int | None:
-    """The status of a GET, None where nobody listens."""
+def read(port: int, path: str) -> tuple[int | None, bytes]:
+    """Status and body of a GET, None where nobody listens."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_TIMEOUT_S)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status
+        answer = connection.getresponse()
+        return answer.status, answer.read()
     except (OSError, http.client.HTTPException):
-        return None
+        return None, b""
     finally:
         connection.close()

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,12 +18,16 @@ from rich.table import Table
 from scripts.bench.measure import Tell
 from scripts.demo_processes import DemoError
 from service.errors import ServiceError
+from service.scoring.engines import Kind
+from service.settings import Settings
 
 WIDTH = 160  # of what is not printed on a terminal
 Row = dict[str, Any]
 Runs = Annotated[int, typer.Option(min=1, help="Each figure is the median of so many.")]
 Candidates = Annotated[str, typer.Option(help="Of a request; several numbers are separated by commas.")]
 Core = Annotated[int | None, typer.Option(min=0, help="Run on this core alone, as `taskset -c` would.")]
+EngineKind = Annotated[Kind, typer.Option(help="As the setting of that name.")]
+ENGINE: Kind = Settings.model_fields["engine"].default
 AsJson = Annotated[bool, typer.Option("--json", help="Only a JSON list of rows on stdout; the rest goes to stderr.")]
 
 
@@ -81,12 +86,15 @@ def progress(*, as_json: bool, versions: Sequence[str] = ("numpy", "onnxruntime"
 
 @contextmanager
 def failing() -> Iterator[None]:
-    """What cannot go on says why and exits with 1."""
+    """What cannot go on says why and exits with 1. SIGTERM, like Ctrl-C, leaves no server behind."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield
     except (BenchError, DemoError, ServiceError) as error:
         typer.echo(f"the benchmark cannot go on: {error}", err=True)
         raise typer.Exit(1) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def machine(versions: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ def log_server(folder: Path, cores: Cores) -> Iterator[str]:
 
 
 @contextmanager
-def scorer(folder: Path, redis_url: str, cores: Cores, **settings: float) -> Iterator[Server]:
+def scorer(folder: Path, redis_url: str, cores: Cores, **settings: str | float) -> Iterator[Server]:
     """`agerank serve` in this folder, ready once it is waited for: its version must be there by then.
 
     Args:
@@ -64,12 +64,10 @@ def scorer(folder: Path, redis_url: str, cores: Cores, **settings: float) -> Ite
         yield server
 
 
-def put_items(server: Server, catalogue: Catalogue) -> None:
-    """Puts all items of the catalogue into the store. Raises BenchError where one is refused."""
-    starts = range(0, catalogue.items, BATCH)
-    batches = (
-        [catalogue.item(place) for place in range(start, min(start + BATCH, catalogue.items))] for start in starts
-    )
+def put_items(server: Server, catalogue: Catalogue, count: int) -> None:
+    """Puts the first items of the catalogue into the store. Raises BenchError where one is refused."""
+    starts = range(0, count, BATCH)
+    batches = ([catalogue.item(place) for place in range(start, min(start + BATCH, count))] for start in starts)
     bodies = (json.dumps({"items": items}, separators=(",", ":")).encode() for items in batches)
     outcome = send_all(server.port, (post(ITEMS, body) for body in bodies))
     refused = [answer for answer in outcome.answers if b'"rejected"' in answer]

@@ -1,0 +1,224 @@
+"""agerank bench swap: what callers notice while the version changes every second."""
+
+import asyncio
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import msgspec
+import numpy as np
+import typer
+
+from models.noise import seed_of
+from models.types import Array
+from scripts.bench.load import Outcome, closed_loop, open_loop, post
+from scripts.bench.measure import Tell, ratio
+from scripts.bench.processes import Cores, Server, cores, pinned
+from scripts.bench.report import ENGINE, AsJson, Column, EngineKind, Row, Runs, failing, progress, show
+from scripts.bench.scorer import RANK, checkpoints, log_server, scorer
+from scripts.bench.work import CANDIDATES, LANE, STRATEGIES, Catalogue, Model, publishing
+from service.checkpoints import Manifest, set_current
+from service.scoring.engines import Kind
+from service.scoring.loading import load as load_version
+from service.scoring.ranking import Loaded, Terms, encode_rows, rank
+from service.scoring.schemas import RankResponse
+
+STRATEGY = "age_ts"
+CONNECTIONS = 8
+VERSIONS = 4  # that take turns
+BODIES = 20  # different requests, in a circle
+LOOPS, PHASES = ("closed", "open"), ("steady", "swapping")
+SETTLE_S = 1.0  # in which the last version of a phase is loaded
+#: Our engine on the same machine gives the same bits; JSON keeps them.
+TOLERANCE = 1e-6
+
+COLUMNS = (
+    Column("loop", "loop"),
+    Column("phase", "phase"),
+    Column("rate", "requests/s", ".0f"),
+    Column("p50_ms", "p50 ms", ".2f"),
+    Column("p99_ms", "p99 ms", ".2f"),
+    Column("over_steady", "p99 over steady", ".2f"),
+    Column("swaps", "swaps", "d"),
+    Column("answers", "answers", "d"),
+    Column("failed", "failed", "d"),
+    Column("inconsistent", "inconsistent", "d"),
+)
+
+
+def swap(
+    candidates: Annotated[int, typer.Option(min=1, help="Of a request.")] = 100,
+    runs: Runs = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of one phase.")] = 5.0,
+    every: Annotated[float, typer.Option(min=0.01, help="Seconds from one version to the next.")] = 1.0,
+    load: Annotated[int, typer.Option(min=1, max=100, help="Of the open loop, in percent of the closed one.")] = 50,
+    core: Annotated[int | None, typer.Option(min=0, help="The server's core.", show_default="the last")] = None,
+    engine: EngineKind = ENGINE,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency while a new version is swapped in every second, and hold every answer to its version.
+
+    `agerank serve` ranks with age_ts on one core. In each run a **steady** and a **swapping** phase take turns, in a
+    closed loop of 8 connections and in an open one, which sends at the times of a Poisson process and measures from the
+    time a request should have left. The versions are written beforehand by the trainer's publisher, so that none trains
+    on the client's core; in the swapping phases another one becomes the current version every second, and the server
+    finds, verifies and loads it as ever.
+
+    **p99 over steady** is the median over the runs of the ratio to the steady phase of the same run. **failed** counts
+    requests that were not answered 200, **inconsistent** answers whose items or scores are not those of the version
+    that they name, computed again from its checkpoint. Exits with 1 if there is any of either.
+    """
+    with failing(), progress(as_json=as_json, versions=("onnxruntime", "fastapi", "uvicorn")) as tell:
+        found = run(
+            candidates=candidates,
+            runs=runs,
+            seconds=seconds,
+            every=every,
+            share=load / 100,
+            where=cores(core),
+            engine=engine,
+            tell=tell,
+        )
+    title = f"A version every {every:g} s, {candidates} candidates, one core for the server, median of {runs} runs"
+    show(found, COLUMNS, title=title, as_json=as_json)
+    raise typer.Exit(1 if any(row["failed"] or row["inconsistent"] for row in found) else 0)
+
+
+def run(
+    *,
+    candidates: int,
+    runs: int,
+    seconds: float,
+    every: float,
+    share: float,
+    where: Cores,
+    engine: Kind,
+    tell: Tell,
+) -> list[Row]:
+    """A row for each loop and phase; docs/benchmarks.md explains the keys."""
+    catalogue = Catalogue()
+    bodies = [catalogue.body(number, candidates, strategy=STRATEGY) for number in range(BODIES)]
+    requests = [post(RANK, body) for body in bodies]
+    phases: dict[tuple[str, str], list[_Phase]] = {(loop, phase): [] for loop in LOOPS for phase in PHASES}
+    with ExitStack() as stack:
+        stack.enter_context(pinned(where.others))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agerank-bench-")))
+        root = checkpoints(folder)
+        tell("writing the versions")
+        with publishing(root, Model(), keep=VERSIONS) as versions:
+            generator = np.random.default_rng(0)
+            manifests = [versions.publish_next(generator) for _ in range(VERSIONS)]
+        url = stack.enter_context(log_server(folder, where))
+        server = stack.enter_context(scorer(folder, url, where, engine=engine)).wait()
+        most = closed_loop(server.port, requests, connections=CONNECTIONS, seconds=min(seconds, 1.0)).rate
+        for number in range(1, runs + 1):
+            for loop, phase in list(phases)[:: 1 if number % 2 else -1]:  # neither is always the first
+                tell(f"run {number} of {runs}: {loop} loop, {phase}")
+                with _turning(root, manifests, every if phase == "swapping" else None) as swaps:
+                    outcome = _load(loop, server, requests, share * most, seconds, seed=number)
+                for failure, times in outcome.failures.items():
+                    tell(f"failed {times} times: {failure}")
+                phases[loop, phase].append(_Phase(outcome, len(swaps)))
+        tell("computing every answer again")
+        exact = _Exact(root, manifests, bodies, engine)
+        return [_row(loop, phase, found, phases[loop, "steady"], exact) for (loop, phase), found in phases.items()]
+
+
+class _Phase(NamedTuple):
+    outcome: Outcome
+    swaps: int
+
+
+@contextmanager
+def _turning(root: Path, manifests: Sequence[Manifest], every: float | None) -> Iterator[list[int]]:
+    """Makes another version the current one every so many seconds; those that became it."""
+    swapped: list[int] = []
+    stop = threading.Event()
+
+    def turn() -> None:
+        for manifest in cycle(manifests):
+            if stop.wait(every):
+                return
+            set_current(root, manifest)
+            swapped.append(manifest.version)
+
+    thread = threading.Thread(target=turn)
+    if every is None:
+        yield swapped
+        return
+    thread.start()
+    try:
+        yield swapped
+    finally:
+        stop.set()
+        thread.join()
+        time.sleep(SETTLE_S)
+
+
+def _load(loop: str, server: Server, requests: Sequence[bytes], rate: float, seconds: float, *, seed: int) -> Outcome:
+    if loop == "closed":
+        return closed_loop(server.port, requests, connections=CONNECTIONS, seconds=seconds, keep=True)
+    generator = np.random.default_rng(seed)  # the same arrivals in both phases
+    return open_loop(server.port, requests, rate=rate, seconds=seconds, generator=generator, keep=True)
+
+
+class _Exact:
+    """What each version answers to each request, from its checkpoint."""
+
+    def __init__(self, root: Path, manifests: Sequence[Manifest], bodies: Sequence[bytes], engine: Kind) -> None:
+        read = partial(load_version, root, kind=engine, threads=1, lane=LANE, strategies=STRATEGIES, max_items=1)
+        loaded = [read(manifest.version) for manifest in manifests]
+        self._scores = dict(asyncio.run(_ranked(one, body)) for one in loaded for body in bodies)
+
+    def inconsistent(self, answers: Sequence[bytes]) -> int:
+        """How many answers have not the items and scores of the version that they name."""
+        return sum(not self._holds(one) for one in map(_answer, answers))
+
+    def _holds(self, answer: RankResponse) -> bool:
+        expected = self._scores.get((answer.model.version, answer.request_id))
+        if expected is None or [one.id for one in answer.items] != expected.ids:
+            return False
+        return np.allclose([one.score for one in answer.items], expected.scores, rtol=0.0, atol=TOLERANCE)
+
+
+class _Ranked(NamedTuple):
+    ids: list[str]  # best first
+    scores: Array  # of each
+
+
+async def _ranked(loaded: Loaded, body: bytes) -> tuple[tuple[int, str], _Ranked]:
+    """((version, request id), what is to be answered)."""
+    request = loaded.decoder.decode(body, max_candidates=max(CANDIDATES))
+    assert request.request_id is not None, "all our requests have one"
+    rows = encode_rows(loaded, request)
+    terms = Terms(request.request_id, STRATEGY, None, seed_of(request.request_id), len(request.candidates))
+    ranking = await rank(loaded, rows, terms, check=lambda: None)
+    order = ranking.slate.order
+    ranked = _Ranked([rows.ids[place] for place in order], ranking.scores.score[order])
+    return (loaded.manifest.version, request.request_id), ranked
+
+
+def _row(loop: str, phase: str, found: Sequence[_Phase], steady: Sequence[_Phase], exact: _Exact) -> Row:
+    outcomes = [one.outcome for one in found]
+    p99 = np.array([one.quantile(0.99) for one in outcomes])
+    return {
+        "loop": loop,
+        "phase": phase,
+        "rate": float(np.median([one.rate for one in outcomes])),
+        "p50_ms": float(np.median([one.quantile(0.5) for one in outcomes])) * 1e3,
+        "p99_ms": float(np.median(p99)) * 1e3,
+        "over_steady": ratio(p99, np.array([one.outcome.quantile(0.99) for one in steady])),
+        "swaps": sum(one.swaps for one in found),
+        "answers": sum(len(one.answers) for one in outcomes),
+        "failed": sum(one.failures.total() for one in outcomes),
+        "inconsistent": sum(exact.inconsistent(one.answers) for one in outcomes),
+    }
+
+
+_answer = msgspec.json.Decoder(RankResponse).decode
