@@ -70,12 +70,24 @@ static float length(float squared) { return sqrtf(squared > 0.0f ? squared : 0.0
 /* 1 / length; no direction is made of what is shorter than rounding. */
 static float inverse(float length) { return 1.0f / (length > 1e-15f ? length : 1e-15f); }
 
-/* One row's embedding, each field's rows pooled as in `models.networks.click._pool`. False: an index has no row. */
-static int embed(const Side *side, const int32_t *index, const float *weight, float *out)
+/* Whether every index of a row has a row in its table. They are called into the cache: `embed` needs them soon. */
+static int reach(const Side *side, const int32_t *index)
 {
-    for (const Field *field = side->fields; field < side->fields + side->count; out += field->width, field++) {
+    for (const Field *field = side->fields; field < side->fields + side->count; field++)
         for (int slot = field->slot; slot < field->slot + field->slots; slot++) {
             if ((uint32_t)index[slot] >= (uint32_t)field->rows) return 0;
+            const float *row = field->table + (size_t)index[slot] * field->width;
+            __builtin_prefetch(row);
+            __builtin_prefetch(row + field->width - 1);
+        }
+    return 1;
+}
+
+/* One row's embedding, each field's rows pooled as in `models.networks.click._pool`. */
+static void embed(const Side *side, const int32_t *index, const float *weight, float *out)
+{
+    for (const Field *field = side->fields; field < side->fields + side->count; out += field->width, field++)
+        for (int slot = field->slot; slot < field->slot + field->slots; slot++) {
             const float *row = field->table + (size_t)index[slot] * field->width;
             const float factor = field->weighted ? weight[slot] : 1.0f;
             const int first = slot == field->slot;
@@ -84,8 +96,6 @@ static int embed(const Side *side, const int32_t *index, const float *weight, fl
                 *(quad *)(out + k) = *(const quad *)(row + k) * factor + (first ? (quad){0} : *(quad *)(out + k));
             for (; k < field->width; k++) out[k] = row[k] * factor + (first ? 0.0f : out[k]);
         }
-    }
-    return 1;
 }
 
 #define JOIN_(name, suffix) name##_##suffix

@@ -289,9 +289,11 @@ TARGET static int NAME(tile)(const Network *net, const Method *method, const Req
     float *column[6];
     int32_t place[TILE];
     for (int i = 0; i < 6; i++) column[i] = request->scores + (long)i * request->rows + from;
+    for (int r = 0; r < rows; r++)
+        if (!reach(&net->item, request->item_index + (long)(from + r) * net->item.slots)) return BAD_ITEM;
     for (int r = 0; r < rows; r++) {
         const long at = (long)(from + r) * net->item.slots;
-        if (!embed(&net->item, request->item_index + at, request->item_weight + at, row)) return BAD_ITEM;
+        embed(&net->item, request->item_index + at, request->item_weight + at, row);
         for (int v = 0; v < net->item_padded / LANES; v++)
             ((vec *)tile->h)[v * tile->stride + r] = ((const vec *)row)[v];
     }
@@ -363,7 +365,8 @@ TARGET static int NAME(scores)(const Network *net, const Method *method, const R
     NAME(place)(net, &tile, memory);
     float *first = memory + matrices, *row = first + net->padded[0];
     memset(row, 0, sizeof *row * net->width_padded);
-    int result = embed(&net->context, request->context_index, request->context_weight, row) ? OK : BAD_CONTEXT;
+    int result = reach(&net->context, request->context_index) ? OK : BAD_CONTEXT;
+    if (result == OK) embed(&net->context, request->context_index, request->context_weight, row);
     NAME(product)(1, 1, net->context_padded, net->padded[0], row, net->first_context, net->bias[0], 1, first, LINEAR);
     memset(row, 0, sizeof *row * net->width_padded);
     for (int i = 0; i < tiles && result == OK; i++) {
