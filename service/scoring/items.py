@@ -140,6 +140,8 @@ class ItemStore:
 
     def _forget(self, hashes: Array) -> int:
         """How many of (n,) items there were."""
+        if not len(hashes):
+            return 0
         rows = self._table.find(hashes)
         self._table.remove(hashes)
         freed = rows[rows != 0].tolist()
