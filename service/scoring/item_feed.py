@@ -35,11 +35,6 @@ class ItemFeed:
         self._position: str | None = None  # of the last change in the store; None: all items must be read
         self._reason = "start"  # why they must
 
-    @property
-    def complete(self) -> bool:
-        """Whether the store has had all items."""
-        return self._store is not None and self._store.complete
-
     def begin(self, store: ItemStore) -> None:
         """From here on this store is fed. A store that is fed already goes on as it was."""
         if store is not self._store:
