@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -66,7 +66,7 @@ class Strategy:
     @property
     def options(self) -> dict[str, Any]:
         """Of the method, all of them, as they are written to a version."""
-        return cast(dict[str, Any], msgspec.to_builtins(self.exploration))
+        return asdict(cast(Any, self.exploration))
 
     @property
     def uniform_share(self) -> float | None:

@@ -1,13 +1,15 @@
-"""Both engines run the same graph as the policy: equal within 1e-5 at any batch size, for every method and scope."""
+"""Every engine ranks as the policy does: equal within 1e-5 at any batch size, for every method and scope."""
 
 import os
 import subprocess
 import sys
 from dataclasses import asdict
 
+import msgspec
 import numpy as np
 import pytest
 
+from models.exploration.age import Age
 from models.export import export
 from models.features import Encoder, item_hashes
 from models.learner import Learner
@@ -19,6 +21,7 @@ from models.spec import FeatureSpec
 from service.checkpoints import FORMAT, Manifest, ServedStrategy
 from service.errors import CheckpointError
 from service.scoring import engines
+from service.scoring.engines.kernel import LIBRARY
 
 SPEC = """
 [[fields]]
@@ -48,6 +51,9 @@ STRATEGIES = {
     "fgm": {"method": "age", "rate": 0.1, "direction": "fgm", "gate": "fixed", "gate_threshold": 0.2},
     "no_gate": {"method": "age", "rate": 0.1, "steps": 5, "gate": "none"},
 }
+
+COMPILED = pytest.mark.skipif(not LIBRARY.exists(), reason="no C compiler when the project was installed")
+KINDS = ["onnx", "torch", pytest.param("native", marks=COMPILED)]
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +122,9 @@ def load(kind, manifest, graphs, weights, **rest):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("kind", ["onnx", "torch"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_equals_the_policy_at_every_batch_size(kind, strategy, learner, strategies, manifest, graphs):
-    engine = load(kind, manifest, graphs, learner.weights())
+    engine = load(kind, manifest, graphs, learner.prepared())
     params = {name: value.detach() for name, value in learner.params.items()}
     policy = Policy(learner.network, params, strategies[strategy])
     for count, lambda_ in ((1, 2.0), (19, 5.0), (38, 0.0)):
@@ -136,8 +142,8 @@ def test_equals_the_policy_at_every_batch_size(kind, strategy, learner, strategi
 
 
 def test_new_weights_run_through_the_same_sessions(learner, manifest, graphs):
-    first = load("onnx", manifest, graphs, learner.weights())
-    moved = {name: np.asarray(value + np.float32(0.01)) for name, value in learner.weights().items()}
+    first = load("onnx", manifest, graphs, learner.prepared())
+    moved = {name: np.asarray(value + np.float32(0.01)) for name, value in learner.prepared().items()}
     second = load("onnx", manifest, graphs, moved, previous=first)
     assert second._sessions == first._sessions
     batch, _ = request(learner.network.spec, 5, np.random.default_rng(0))
@@ -151,9 +157,9 @@ def test_new_weights_run_through_the_same_sessions(learner, manifest, graphs):
     assert np.array_equal(first.scores("greedy", batch, {}, 0.0, impressions).score, before.score)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "torch"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_refuses_weights_of_another_shape(kind, learner, manifest, graphs):
-    weights = learner.weights()
+    weights = learner.prepared()
     for changed in ({**weights, "mlp.1.weight": weights["mlp.1.weight"].T}, weights | {"mlp.1.weight": None}):
         given = {name: value for name, value in changed.items() if value is not None}
         with pytest.raises(CheckpointError, match=r"mlp.1.weight") as caught:
@@ -161,9 +167,30 @@ def test_refuses_weights_of_another_shape(kind, learner, manifest, graphs):
         assert caught.value.code == "shape_mismatch"
 
 
+@COMPILED
+@pytest.mark.parametrize(
+    "options", [{"steps": 3}, {**asdict(Age()), "momentum": 0.9}, {**asdict(Age()), "gate": "open"}]
+)
+def test_native_takes_only_options_that_it_knows(options, learner, manifest, graphs):
+    served = msgspec.structs.replace(manifest.strategies["age_ts"], options=options)
+    other = msgspec.structs.replace(manifest, strategies={"age_ts": served})
+    with pytest.raises(CheckpointError, match="age_ts") as caught:
+        load("native", other, graphs, learner.prepared())
+    assert caught.value.code == "unknown_options"
+
+
+@COMPILED
+def test_native_leaves_other_methods_to_sessions_that_stay(learner, manifest, graphs):
+    first = load("native", manifest, graphs, learner.prepared())
+    second = load("native", manifest, graphs, learner.prepared(), previous=first)
+    assert not first.batches
+    assert len(first._others._sessions) == sum("method" not in one for one in STRATEGIES.values())
+    assert second._others._sessions == first._others._sessions
+
+
 def test_refuses_a_broken_graph(learner, manifest, graphs):
     with pytest.raises(CheckpointError) as caught:
-        load("onnx", manifest, {"greedy": graphs["greedy"][:-30]}, learner.weights())
+        load("onnx", manifest, {"greedy": graphs["greedy"][:-30]}, learner.prepared())
     assert caught.value.code == "unreadable_graph"
 
 
