@@ -47,21 +47,22 @@ def start(
     asked = [("greedy", "full"), ("age_ts", "full"), ("age_ucb", "full"), ("age_ts", "ids")]
     cases = [Case(OURS, metadata.version(OURS), *one, ours, RANK) for one in asked]
     for name, version in rivals.items():
-        server = stack.enter_context(_rival(name, folder, python, where)).wait()
+        server = stack.enter_context(rival(name, folder, python, where)).wait()
         cases.append(Case(name, version, "greedy", "full", server, RIVALS[name].path))
     return cases
 
 
-def _rival(name: str, folder: Path, python: Path, where: Cores) -> Server:
-    rival, port = RIVALS[name], free_port(0)
+def rival(name: str, folder: Path, python: Path, where: Cores) -> Server:
+    """One of them, started and not yet waited for, on what `ranking.save` left in the folder."""
+    about, port = RIVALS[name], free_port(0)
     more = {FOLDER: str(folder), "BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
     if python != Path(sys.executable):  # it does not find us by itself
         more["PYTHONPATH"] = str(Path(__file__).parents[2])
     return Server(
-        rival.title,
+        about.title,
         [str(python), *(argument.format(port=port) for argument in rival.command)],
         port=port,
-        ready=rival.ready,
+        ready=about.ready,
         core=where.server,
         log=folder / f"{name}.log",
         environment=environment(folder, folder / "agerank.toml") | more,

@@ -122,6 +122,7 @@ class Server:
     def stop(self) -> None:
         for one in (signal.SIGTERM, signal.SIGKILL):
             self._signal(one)
+            self._signal(signal.SIGCONT)  # one that stands still hears nothing
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(GRACE_S)
                 self._signal(signal.SIGKILL)  # what it has left behind
