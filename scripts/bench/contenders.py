@@ -60,7 +60,7 @@ def rival(name: str, folder: Path, python: Path, where: Cores) -> Server:
         more["PYTHONPATH"] = str(Path(__file__).parents[2])
     return Server(
         about.title,
-        [str(python), *(argument.format(port=port) for argument in rival.command)],
+        [str(python), *(argument.format(port=port) for argument in about.command)],
         port=port,
         ready=about.ready,
         core=where.server,
