@@ -138,14 +138,14 @@ def test_the_image_runs_without_privileges() -> None:
     names = [name for name, _ in instructions()]
     assert values("USER") == ["agerank"]
     assert names.index("USER") > max(index for index, name in enumerate(names) if name == "RUN")
-    assert f"--owner=agerank {image_environment()['AGERANK_DATA_DIR']}" in values("RUN")[0]
+    assert f"--owner=agerank {image_environment()['AGERANK_DATA_DIR']}" in values("RUN")[1]
 
 
 def test_the_image_gets_every_package_and_pinned_versions() -> None:
     copied = {source for rest in values("COPY") for source in rest.split()[:-1]}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert {*project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"], "pyproject.toml"} <= copied
-    assert "--constraint constraints.txt" in values("RUN")[1]
+    assert "--constraint constraints.txt" in values("RUN")[2]
     admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert copied == admitted
     assert all((ROOT / source).exists() for source in copied)

@@ -70,10 +70,14 @@ class _Request(Structure):
     ]
 
 
-@cache
 def library() -> ctypes.CDLL:
-    """Raises OSError: it is not there, or of another machine."""
-    return ctypes.CDLL(str(LIBRARY))
+    """Raises OSError: it was not compiled, or for another machine."""
+    return _opened(LIBRARY)
+
+
+@cache
+def _opened(path: Path) -> ctypes.CDLL:
+    return ctypes.CDLL(str(path))
 
 
 class Kernel:

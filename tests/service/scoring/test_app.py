@@ -15,7 +15,9 @@ import redis
 
 from service import events
 from service.checkpoints import Manifest
-from service.settings import Settings
+from service.scoring.app import serve
+from service.scoring.engines import kernel
+from service.settings import Settings, SettingsError
 from service.streams import StreamNames
 from service.valkey import EmbeddedServer
 
@@ -37,7 +39,14 @@ print([name for name in ("torch", "onnxruntime") if name in sys.modules])
 """
 
 
-@pytest.mark.parametrize(("engine", "imported"), [("onnx", "['onnxruntime']"), ("torch", "['torch']")])
+@pytest.mark.parametrize(
+    ("engine", "imported"),
+    [
+        ("onnx", "['onnxruntime']"),
+        ("torch", "['torch']"),
+        pytest.param("native", "['onnxruntime']", marks=pytest.mark.skipif(not kernel.LIBRARY.exists(), reason="no C")),
+    ],
+)
 def test_each_engine_loads_its_own_library_and_no_other(
     settings: Settings, redis_url: str, publish: Publish, engine: str, imported: str
 ) -> None:
@@ -101,3 +110,11 @@ def test_wrong_settings_are_said_and_not_traced(tmp_path: Path) -> None:
     assert run.returncode == 2
     assert "does not exist" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_an_engine_that_was_not_compiled_is_said_at_the_start(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "LIBRARY", tmp_path / "_age.so")
+    with pytest.raises(SettingsError, match="install agerank where there is a C compiler"):
+        serve(settings.model_copy(update={"engine": "native"}), announce=print)

@@ -12,9 +12,11 @@ from models.noise import seed_of
 from models.spec import FeatureSpec
 from service.checkpoints import Manifest
 from service.errors import CheckpointError
+from service.scoring.engines.kernel import LIBRARY
 from service.scoring.loading import load
 from service.scoring.ranking import Loaded
 
+COMPILED = pytest.mark.skipif(not LIBRARY.exists(), reason="no C compiler when the project was installed")
 Parts = dict[str, Any]
 Publish = Callable[..., Manifest]
 
@@ -32,7 +34,7 @@ def loaded_from(root: Path, version: int = 0, *, kind: str = "onnx", previous: L
     )
 
 
-@pytest.mark.parametrize("kind", ["onnx", "torch"])
+@pytest.mark.parametrize("kind", ["onnx", "torch", pytest.param("native", marks=COMPILED)])
 def test_a_good_version_is_loaded_whole(tmp_path: Path, publish: Publish, kind: str) -> None:
     manifest = publish(tmp_path, 3, impressions={seed_of("b"): 5, seed_of("a"): 7})
     loaded = loaded_from(tmp_path, 3, kind=kind)
