@@ -44,10 +44,7 @@ class TorchNoise:
         noise = {}
         for one, places, first_kept, scale in self._draws:
             bits = _shift(_mix(mixed_keys[one.name][:, None] + places), 64 - _BITS)  # (S, R, U)
-            if one.distribution == "uniform":
-                value = bits.to(torch.float32) * scale
-            else:
-                value = torch.where(bits >= first_kept, scale, 0.0)
+            value = (bits if one.distribution == "uniform" else bits >= first_kept) * scale
             # A request's draws are made once and handed to all of its rows.
             noise[one.name] = value.index_select(1, request) if one.scope == "request" else value
         return noise

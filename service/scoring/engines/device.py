@@ -20,6 +20,7 @@ from service.scoring.engines.slots import Given, Slots
 #: Rows of the smallest size; each next one is twice as large.
 SMALLEST = 128
 _WARM_UPS = 3  # torch's advice
+_RECOMPILE_LIMIT = 256
 
 _Computation = Callable[[Params, Given], Scores[Tensor]]
 
@@ -57,22 +58,27 @@ class Device:
     ) -> None:
         self._network, self._strategies = network, dict(strategies)
         self._holds = params  # the version that is in the buffers
-        self._params = {name: value.clone() for name, value in params.items()}
         where = next(iter(params.values())).device
         self.stream = torch.cuda.Stream(where) if where.type == "cuda" else None  # type: ignore[no-untyped-call]
+        if self.stream:
+            self.stream.wait_stream(torch.cuda.current_stream(where))  # on which the parameters came
+        if fuse:  # all strategies are one piece of code, and each of them is compiled for one size and then for any
+            torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
         self._pool = torch.cuda.graph_pool_handle() if self.stream else None
         self._plans: dict[str, list[Plan]] = {}
-        for name, exploration in strategies.items():
-            declared = exploration.noise(network)
-            compute = _computation(network, exploration, TorchNoise(declared, where))
-            if fuse:
-                compute = torch.compile(compute, fullgraph=True, dynamic=True)  # once for all sizes
-            slots = [
-                Slots(network.spec, declared, rows=rows, requests=max_requests, device=where)
-                for rows in sizes(max_rows)
-            ]
-            # The largest first: the others find their memory in its pool.
-            self._plans[name] = [Plan(one, self._runner(compute, one)) for one in reversed(slots)][::-1]
+        with torch.cuda.stream(self.stream):
+            self._params = {name: value.clone() for name, value in params.items()}
+            for name, exploration in strategies.items():
+                declared = exploration.noise(network)
+                compute = _computation(network, exploration, TorchNoise(declared, where))
+                if fuse:
+                    compute = torch.compile(compute, fullgraph=True)
+                slots = [
+                    Slots(network.spec, declared, rows=rows, requests=max_requests, device=where)
+                    for rows in sizes(max_rows)
+                ]
+                # The largest first: the others find their memory in its pool.
+                self._plans[name] = [Plan(one, self._runner(compute, one)) for one in reversed(slots)][::-1]
 
     def serves(self, network: ClickNetwork, strategies: Mapping[str, Exploration]) -> bool:
         """Whether versions of this network with these strategies need no other device."""
@@ -110,9 +116,8 @@ class Device:
 
         if self.stream is None:
             return work
-        with torch.cuda.stream(self.stream):
-            for _ in range(_WARM_UPS):  # what is compiled or chosen at first use must not fall into the capture
-                work()
+        for _ in range(_WARM_UPS):  # what is compiled or chosen at first use must not fall into the capture
+            work()
         self.stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         # A device of another architecture may serve in another thread meanwhile.

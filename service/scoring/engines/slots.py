@@ -103,9 +103,13 @@ class Slots:
 
     def read(self, requests: Sequence[Request]) -> list[Scores]:
         """What was fetched, by request. To be called when the device is done."""
-        ends = np.cumsum([one.rows for one in requests])
-        scores = self._scores_here.numpy()[:, : ends[-1]].copy()  # the next batch overwrites it
-        return [Scores(*part) for part in np.split(scores, ends[:-1], axis=1)]
+        rows = sum(one.rows for one in requests)
+        scores, start = self._scores_here.numpy()[:, :rows].copy(), 0  # the next batch overwrites it
+        found = []
+        for one in requests:
+            found.append(Scores(*scores[:, start : start + one.rows]))
+            start += one.rows
+        return found
 
 
 def _pair(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:

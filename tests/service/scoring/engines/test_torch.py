@@ -228,12 +228,6 @@ async def test_without_a_batcher_each_is_answered_alone() -> None:
     await version.check("age_ucb", 1, 40)
 
 
-def test_sizes_double_up_to_the_largest() -> None:
-    assert sizes(2_048) == [128, 256, 512, 1_024, 2_048]
-    assert sizes(1_000) == [128, 256, 512, 1_000]
-    assert (sizes(128), sizes(129), sizes(7)) == ([128], [128, 129], [7])
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("fuse", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, about torch
