@@ -1,0 +1,134 @@
+"""Each benchmark, once and small: it runs as it is typed, and its rows are what docs/benchmarks.md says they are."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from scripts.bench.report import Column, machine, show, whole_numbers
+from scripts.cli import COMMANDS, app
+
+pytestmark = pytest.mark.slow
+
+DOCUMENT = (Path(__file__).parents[2] / "docs/benchmarks.md").read_text()
+Rows = list[dict[str, Any]]
+
+
+def bench(*arguments: str) -> Rows:
+    """The rows of `agerank bench ARGUMENTS --json`, their keys compared with what is documented."""
+    run = CliRunner().invoke(app, ["bench", *arguments, "--json"])
+    assert run.exit_code == 0, run.output
+    assert "Python 3" in run.stderr.splitlines()[0]
+    assert len(run.stderr.splitlines()) > 1, "it should say what it is at"
+    rows: Rows = json.loads(run.stdout)
+    for row in rows:
+        assert list(row) == documented(arguments[0])
+    return rows
+
+
+def documented(command: str) -> list[str]:
+    section = re.split(r"^## ", DOCUMENT, flags=re.MULTILINE)
+    (text,) = (one for one in section if one.startswith(f"{command}\n"))
+    table = text[text.index("| key |") :].split("\n\n")[0]
+    return re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", [name.removeprefix("bench ") for name in COMMANDS if name.startswith("bench ")])
+def test_every_benchmark_is_documented(command: str) -> None:
+    assert len(documented(command)) >= 4
+
+
+def test_engine() -> None:
+    rows = bench("engine", "--runs", "2", "--seconds", "0", "--candidates", "10,30")
+    methods = ["plain", "greedy", "age_ts", "age_ucb", "naive age_ts", "naive age_ucb"]
+    assert [(row["candidates"], row["method"]) for row in rows] == [(one, name) for one in (10, 30) for name in methods]
+    for row in rows:
+        assert row["error"] < 1e-5
+        assert min(row["ms"], row["over_greedy"], row["over_plain"]) > 0
+        assert (row["faster_than_naive"] is None) == (row["method"] not in ("age_ts", "age_ucb"))
+        assert row["method"] != "greedy" or row["over_greedy"] == 1
+
+
+def test_http() -> None:
+    options = ("--runs", "2", "--seconds", "0.2", "--candidates", "5", "--rivals", "pydantic,bare", "--load", "20")
+    rows = bench("http", *options)
+    cases = {(row["server"], row["strategy"], row["features"]) for row in rows}
+    ours = {
+        ("agerank", *one) for one in (("greedy", "full"), ("age_ts", "full"), ("age_ucb", "full"), ("age_ts", "ids"))
+    }
+    assert cases == ours | {("pydantic", "greedy", "full"), ("bare", "greedy", "full")}
+    assert len(rows) == len(cases) * 3
+    for row in rows:
+        assert row["rate"] > 0
+        assert 0 < row["p50_ms"] <= row["p99_ms"]
+        assert (row["loop"], row["connections"]) in {("closed", 1), ("closed", 8), ("open 20 %", None)}
+        assert row["over_peers"] is None
+        assert (row["over_bare"] is None) == (row["loop"] != "closed")
+
+
+def test_swap() -> None:
+    rows = bench("swap", "--runs", "1", "--seconds", "2", "--every", "0.5", "--candidates", "5", "--load", "20")
+    assert [(row["loop"], row["phase"]) for row in rows] == [
+        (loop, phase) for loop in ("closed", "open") for phase in ("steady", "swapping")
+    ]
+    for row in rows:
+        assert row["failed"] == row["inconsistent"] == 0
+        assert row["answers"] > 10
+        assert (row["swaps"] > 1) == (row["phase"] == "swapping")
+
+
+def test_memory() -> None:
+    rows = bench("memory", "--runs", "1", "--items", "1500")
+    assert [(row["state"], row["items"]) for row in rows] == [("started", 0), ("filled", 1500), ("restarted", 1500)]
+    assert all(row["seconds"] > 0 for row in rows)
+    assert all(20 < row["resident_mib"] < 1500 for row in rows)
+
+
+def test_a_rival_that_is_missing_is_named_and_can_be_left_out() -> None:
+    run = CliRunner().invoke(app, ["bench", "http", "--rivals-python", "/bin/false"])
+    assert run.exit_code == 2
+    assert "needs litserve: pip install 'agerank[bench]'" in run.stderr
+    assert "leave litserve out of --rivals" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["http", "--rivals", "ray"], "no rival ray; known are litserve, bentoml, pydantic, bare"),
+        (["engine", "--candidates", "ten"], "'ten' is no list of positive whole numbers"),
+        (["engine", "--candidates", "0"], "'0' is no list of positive whole numbers"),
+        (["engine", "--core", "4096"], "core 4096 is not one of ours"),
+        (["swap", "--core", "4096"], "core 4096 is not one of ours"),
+        (["engine", "--engine", "abacus"], "'abacus' is not one of"),
+    ],
+)
+def test_a_wrong_option_is_refused(arguments: list[str], complaint: str) -> None:
+    run = CliRunner().invoke(app, ["bench", *arguments])
+    assert run.exit_code == 2
+    assert complaint in run.output
+
+
+def test_a_table_is_headed_by_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    show(
+        [{"name": "one", "value": 0.123}, {"name": "two", "value": None}],
+        [Column("name", "name"), Column("value", "milliseconds", ".2f")],
+        title="What it is",
+        as_json=False,
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "What it is"
+    assert [line.strip("\u2502 ").split() for line in lines if "\u2502" in line] == [
+        ["one", "\u2502", "0.12"],
+        ["two", "\u2502", "-"],
+    ]
+
+
+def test_the_machine_is_named_with_what_is_installed() -> None:
+    text = machine(["numpy", "no-such-distribution"])
+    assert re.search(r", \d+ cores \| Python 3\.\d+\.\d+, agerank \d", text)
+    assert ", numpy 2." in text
+    assert "no-such" not in text
+    assert whole_numbers("1,20") == [1, 20]
