@@ -50,15 +50,21 @@ class Adam:
         self._params = params
         betas = _BETA_1, _BETA_2
         self._adam = torch.optim.Adam(params.values(), lr=learning_rate, betas=betas, eps=_EPSILON, fused=True)
-        self._dense: Params = {}  # gradients of the tables: made once, because they are large
+        # Of the tables: zero between steps, because they are large and a batch reads few of their rows.
+        self._gradients = {name: torch.zeros(value.shape) for name, value in params.items() if name.startswith(TABLE)}
 
     def step(self) -> None:
-        for name, value in self._params.items():
-            if value.grad is not None and value.grad.is_sparse:
-                value.grad = self._densified(name, value.grad)
-        with _without_denormals():
+        rows: dict[str, Tensor] = {}
+        for name, gradient in self._gradients.items():
+            sparse = self._params[name].grad
+            if sparse is not None:
+                rows[name] = sparse._indices()[0]
+                self._params[name].grad = gradient.index_add_(0, rows[name], sparse._values())
+        with without_denormals():
             self._adam.step()
         self._adam.zero_grad(set_to_none=True)
+        for name, read in rows.items():
+            self._gradients[name].index_fill_(0, read, 0.0)
 
     def state(self) -> dict[str, Array]:
         return {
@@ -70,12 +76,6 @@ class Adam:
     def restore(self, state: Mapping[str, Array]) -> None:
         for name, value in self._params.items():
             self._adam.state[value] = {one: _tensor(state, f"adam.{one}.{name}") for one in _MOMENTS}
-
-    def _densified(self, name: str, gradient: Tensor) -> Tensor:
-        dense = self._dense.setdefault(name, torch.empty(0))
-        if not len(dense):
-            dense = self._dense[name] = torch.empty(gradient.shape)
-        return dense.zero_().index_add_(0, gradient._indices()[0], gradient._values())
 
 
 class SparseAdam:
@@ -96,7 +96,7 @@ class SparseAdam:
 
     def step(self) -> None:
         self._steps += 1
-        with _without_denormals(), torch.no_grad():
+        with without_denormals(), torch.no_grad():
             for name, value in self._tables.items():
                 if value.grad is not None:
                     self._move(name, value, value.grad.coalesce())
@@ -141,7 +141,7 @@ def _tensor(state: Mapping[str, Array], name: str) -> Tensor:
 
 
 @contextmanager
-def _without_denormals() -> Iterator[None]:
+def without_denormals() -> Iterator[None]:
     """Lets numbers below 1e-38 be zero, in this thread.
 
     The moments of rows that are long unread get there and stay, and arithmetic on them takes ten times as long.

@@ -30,6 +30,7 @@ COMMANDS = {
     "bench swap": Entry(
         "Latency while the version changes every second, and every answer held to its version.", "serve,train,demo"
     ),
+    "bench train": Entry("The trainer, from log to step, against a bare loop.", "serve,train,demo"),
     "bench gpu": Entry("What exploration costs on a GPU, and what it would cost naively.", "serve,train"),
 }
 

@@ -4,20 +4,23 @@ import numpy as np
 
 from models.types import Array
 
-_MOST_UNSORTED = 1 << 16  # half a MiB
-
 
 class Impressions:
-    """Counts by item: sorted arrays, and a tail of what has not been sorted into them yet."""
+    """Counts by item: sorted arrays, and a tail of what has not been sorted into them yet.
 
-    def __init__(self) -> None:
+    Args:
+        longest_tail: beyond it, the tail is sorted in; half a MiB.
+    """
+
+    def __init__(self, *, longest_tail: int = 1 << 16) -> None:
+        self._longest_tail = longest_tail
         self.restore(np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64))
 
     def add(self, item_hash: Array) -> None:
         """Counts each of (N,) uint64 once more."""
         self._tail.append(item_hash)
         self._tail_size += len(item_hash)
-        if self._tail_size > _MOST_UNSORTED:
+        if self._tail_size > self._longest_tail:
             self._sort()
 
     def state(self) -> tuple[Array, Array]:

@@ -1,11 +1,15 @@
 """The learner: it learns, and a restored one goes on with the same bits."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from models.learner import Learner
 from models.metrics import log_loss
 from models.networks.click import ClickNetwork, NetworkConfig
+from models.optimizers import OPTIMIZERS
+from models.types import Batch
 
 CONFIG = NetworkConfig(hidden=(12, 7, 5), dropout=0.1, gate_hidden=4)
 
@@ -16,8 +20,8 @@ def batches(make_training_batch):
     return [(make_training_batch(29, seed=seed), (rng.random(29) < 0.3).astype(np.float32)) for seed in range(9)]
 
 
-def make(spec, seed=3):
-    return Learner(ClickNetwork(spec, CONFIG), learning_rate=1e-2, seed=seed)
+def make(spec, seed=3, optimizer="adam"):
+    return Learner(ClickNetwork(spec, CONFIG), learning_rate=1e-2, seed=seed, optimizer=optimizer)
 
 
 def test_the_loss_falls_on_one_batch(spec, batches):
@@ -29,12 +33,13 @@ def test_the_loss_falls_on_one_batch(spec, batches):
     assert np.abs(learner.predict(batches[0][0]) - batches[0][1]).mean() < 0.2
 
 
-def test_a_restored_learner_continues_bit_for_bit(spec, batches):
-    straight, stopped = make(spec), make(spec)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_restored_learner_continues_bit_for_bit(spec, batches, optimizer):
+    straight, stopped = make(spec, optimizer=optimizer), make(spec, optimizer=optimizer)
     for batch, label in batches[:4]:
         straight.learn(batch, label)
         stopped.learn(batch, label)
-    continued = make(spec, seed=3)
+    continued = make(spec, seed=3, optimizer=optimizer)
     continued.restore(stopped.weights(), stopped.state(), stopped.step)
     for batch, label in batches[4:]:
         straight.learn(batch, label)
@@ -76,3 +81,50 @@ def test_refuses_parameters_of_another_network(spec):
     weights["mlp.1.weight"] = weights["mlp.1.weight"].T
     with pytest.raises(ValueError, match="mlp.1.weight"):
         learner.restore(weights, {}, 0)
+
+
+def test_what_is_returned_was_predicted_before_the_step(spec, batches):
+    learner = make(spec)
+    for batch, label in batches:
+        expected = learner.predict(batch)
+        np.testing.assert_allclose(learner.learn(batch, label), expected, rtol=1e-6)
+        assert not np.allclose(learner.predict(batch), expected, rtol=1e-6)
+
+
+def test_rows_that_share_a_context_learn_as_if_each_had_its_own(spec, make_training_batch):
+    """Of three requests, one context each, against every row with a copy of it."""
+    alone, together = make(spec), make(spec)
+    label = (np.arange(30) % 4 == 0).astype(np.float32)
+    for seed in range(5):
+        requests = [make_training_batch(count, seed=10 * seed + count) for count in (9, 1, 20)]
+        whole = Batch(*(np.concatenate(columns) for columns in zip(*requests, strict=True)))
+        first = [one.context_index[:1] for one in requests], [one.context_weight[:1] for one in requests]
+        shared = whole._replace(context_index=np.concatenate(first[0]), context_weight=np.concatenate(first[1]))
+        p = together.learn(shared, label, context_row=np.repeat(np.arange(3), (9, 1, 20)))
+        np.testing.assert_allclose(p, alone.learn(whole, label), rtol=1e-5)
+    for name, value in alone.weights().items():
+        np.testing.assert_allclose(together.weights()[name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.3])
+def test_masks_drop_each_unit_as_often_and_on_its_own(spec, rate):
+    learner = Learner(ClickNetwork(spec, dataclasses.replace(CONFIG, dropout=rate)), learning_rate=1e-2, seed=3)
+    kept = []
+    for learner.step in range(40):
+        mask = learner._masks(500).numpy()
+        assert mask.shape == (1, 500, sum(CONFIG.hidden))
+        assert np.isin(mask, np.array([0.0, 1.0 / (1.0 - rate)], dtype=np.float32)).all()
+        kept.append(mask[0] > 0)
+    kept = np.concatenate(kept)
+    dropped = 1.0 - kept.mean(axis=0)  # of each unit, over 20,000 examples
+    error = np.sqrt(rate * (1.0 - rate) / len(kept))
+    assert np.all(np.abs(dropped - rate) <= 5 * error)
+    together = (~kept[:, 0] & ~kept[:, 1]).mean()
+    assert abs(together - rate**2) <= 5 * np.sqrt(rate**2 / len(kept))
+
+
+def test_the_state_of_another_optimizer_is_refused(spec, batches):
+    learner = make(spec)
+    learner.learn(*batches[0])
+    with pytest.raises(ValueError, match="another optimiser"):
+        make(spec, optimizer="sparse_adam").restore(learner.weights(), learner.state(), 1)

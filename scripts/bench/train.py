@@ -1,0 +1,191 @@
+"""agerank bench train: the whole trainer against a bare loop over the batches that it makes of the log."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from prometheus_client import CollectorRegistry
+
+from models.learner import Learner
+from models.networks.click import ClickNetwork, NetworkConfig
+from models.optimizers import OPTIMIZERS, without_denormals
+from models.registry import build
+from models.spec import FeatureSpec
+from models.types import Array, Batch
+from scripts.bench.bare import BareLoop, BareNetwork, Ready
+from scripts.bench.measure import Tell, interleave, ratio
+from scripts.bench.processes import Cores, cores, pinned
+from scripts.bench.report import AsJson, Column, Core, Row, Runs, failing, progress, show, whole_numbers
+from scripts.bench.traffic import WINDOW_MS, entries
+from scripts.bench.work import LANE, SPEC, STRATEGIES, Model
+from service.appends import append_batch
+from service.connections import connect
+from service.streams import Entry, LogReader, StreamNames
+from service.telemetry import TrainerMetrics
+from service.training.join import Join
+from service.training.outcome import Progress
+from service.training.publisher import Publisher, lock
+from service.training.trainer import Trainer
+from service.valkey import EmbeddedServer
+
+LEARNING_RATE = 1e-3
+FED = 1_000  # entries at a time, as the log is read
+BARE = "bare loop"
+NAMES = StreamNames("bench", partitions=1)
+
+COLUMNS = (
+    Column("batch_size", "batch size", "d"),
+    Column("way", "way"),
+    Column("examples_per_s", "examples/s", ",.0f"),
+    Column("over_bare", "over bare loop", ".2f"),
+    Column("ms", "ms a batch", ".2f"),
+)
+
+
+def train(
+    batch_sizes: Annotated[str, typer.Option(help="Several are separated by commas.")] = "256,1024",
+    requests: Annotated[int, typer.Option(min=200, help="In the log; 15 items each.")] = 1_500,
+    runs: Runs = 5,
+    core: Core = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the whole trainer, on one thread: it decodes, checks and joins entries in memory, predicts and learns.
+
+    **bare loop** is what everybody writes: the same network as torch modules, forward, backward and Adam over the
+    very batches that the trainer makes of this log, ready in memory. It reads no log, and does not predict what it is
+    about to learn. **adam** is the trainer with the optimiser of the bare loop, **sparse_adam** with the one that
+    moves only what a batch reads. **adam, Redis** reads the log from an embedded Valkey on another core. **publish**
+    is one version with its state, on disk.
+
+    **examples/s** is a median of the runs, and **over bare loop** the median of the ratios within a run.
+    """
+    with failing(), progress(as_json=as_json, versions=("numpy", "torch")) as tell:
+        found = run(batch_sizes=whole_numbers(batch_sizes), requests=requests, runs=runs, where=cores(core), tell=tell)
+    show(found, COLUMNS, title=f"Learning from a log, one thread, median of {runs} runs", as_json=as_json)
+
+
+def run(*, batch_sizes: Sequence[int], requests: int, runs: int, where: Cores, tell: Tell) -> list[Row]:
+    """Rows for each batch size and one for publishing; docs/benchmarks.md explains the keys."""
+    torch.set_num_threads(1)
+    tell("making the log")
+    log = entries(requests, NAMES)
+    found: list[Row] = []
+    with pinned([where.server]), _filled(log, where) as reader:
+        for batch_size in batch_sizes:
+            batches = _batches(log, batch_size)
+            ways: dict[str, Callable[[], object]] = {BARE: _bare(batches)}
+            ways |= {optimizer: partial(_feed, log, batch_size, _learner(optimizer)) for optimizer in OPTIMIZERS}
+            ways["adam, Redis"] = partial(_follow, reader, log[-1], batch_size, _learner())
+            taken = interleave(ways, runs=runs, seconds=0.0, tell=tell)
+            found += [_row(way, batch_size, len(batches), taken) for way in taken]
+        tell("publishing")
+        return [*found, _publish(log, runs)]
+
+
+def _learner(optimizer: str = "adam") -> Learner:
+    network = ClickNetwork(FeatureSpec.from_toml(SPEC), NetworkConfig())
+    return Learner(network, learning_rate=LEARNING_RATE, seed=0, optimizer=optimizer)
+
+
+def _trainer(learner: Learner, batch_size: int) -> Trainer:
+    return Trainer(
+        learner=learner,
+        join=Join(window_ms=WINDOW_MS, mode="served", max_pending=1_000_000),
+        lane=LANE,
+        strategies={name: build(name, options) for name, options in STRATEGIES.items()},
+        batch_size=batch_size,
+        mature_impressions=3_000,
+    )
+
+
+def _feed(log: Sequence[Entry], batch_size: int, learner: Learner) -> Trainer:
+    """The log from its start to its end, by a trainer that knows nothing of it. The learner goes on learning."""
+    trainer = _trainer(learner, batch_size)
+    for start in range(0, len(log), FED):
+        trainer.feed(log[start : start + FED])
+    return trainer
+
+
+class _Recorder(Learner):
+    """Learns nothing and keeps what it was given."""
+
+    batches: list[Ready]
+
+    def learn(self, batch: Batch, label: Array, context_row: Array | None = None) -> Array:
+        index = batch.context_index if context_row is None else batch.context_index[context_row]
+        self.batches.append(Ready(*(torch.from_numpy(one.copy()) for one in (index, batch.item_index, label))))
+        return np.zeros(len(label), dtype=np.float32)
+
+
+def _batches(log: Sequence[Entry], batch_size: int) -> list[Ready]:
+    recorder = _Recorder(ClickNetwork(FeatureSpec.from_toml(SPEC), NetworkConfig()), learning_rate=1.0, seed=0)
+    recorder.batches = []
+    _feed(log, batch_size, recorder)
+    return recorder.batches
+
+
+def _bare(batches: Sequence[Ready]) -> Callable[[], None]:
+    spec = FeatureSpec.from_toml(SPEC)
+    context, item = ((side.slots, sum(table.rows for table in side.tables)) for side in (spec.context, spec.item))
+    network = BareNetwork(context=context, item=item, dropout=NetworkConfig().dropout)
+    loop = BareLoop(network, LEARNING_RATE)
+
+    def call() -> None:
+        with without_denormals():  # as our optimisers do: it would otherwise become ten times slower within the hour
+            loop(batches)
+
+    return call
+
+
+@contextmanager
+def _filled(log: Sequence[Entry], where: Cores) -> Iterator[LogReader]:
+    """A server on another core that holds the log."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agerank-bench-")))
+        with pinned(where.others):
+            server = stack.enter_context(EmbeddedServer(folder))
+        client = stack.enter_context(connect(server.url, name="bench"))
+        for start in range(0, len(log), FED):
+            append_batch(client, [(one.stream, one.payload, one.position) for one in log[start : start + FED]])
+        yield LogReader(client, NAMES, count=FED)
+
+
+def _follow(reader: LogReader, last: Entry, batch_size: int, learner: Learner) -> None:
+    """As `_feed`, but read from Redis."""
+    trainer = _trainer(learner, batch_size)
+    while trainer.positions.get(last.stream) != last.position:
+        trainer.feed(reader.read(trainer.positions, block_ms=100))
+
+
+def _publish(log: Sequence[Entry], runs: int) -> Row:
+    taken = []
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agerank-bench-")))
+        trainer = _feed(log[: len(log) // 2], 256, _learner())  # so that some of it waits
+        stack.enter_context(lock(root))
+        refused = TrainerMetrics(CollectorRegistry()).refused
+        publisher = Publisher(root, trainer, spec=SPEC, graphs=Model().graphs, keep=2, refused=refused)
+        for _ in range(runs):
+            trainer.learner.step += 1
+            started = time.perf_counter()
+            publisher.publish(Progress(), now_ms=0)
+            taken.append(time.perf_counter() - started)
+    return {"way": "publish", "batch_size": None, "examples_per_s": None, "over_bare": None, "ms": 1e3 * median(taken)}
+
+
+def _row(way: str, batch_size: int, batches: int, taken: Mapping[str, Array]) -> Row:
+    return {
+        "way": way,
+        "batch_size": batch_size,
+        "examples_per_s": batches * batch_size / median(taken[way]),
+        "over_bare": 1.0 / ratio(taken[way], taken[BARE]),
+        "ms": 1e3 * median(taken[way]) / batches,
+    }

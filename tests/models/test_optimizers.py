@@ -1,0 +1,119 @@
+"""The optimisers against torch's own, on tables of which a batch reads a few rows."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from models.optimizers import OPTIMIZERS, Adam, Optimizer, SparseAdam
+
+RATE = 0.05
+TABLE, OTHER = "embedding.item_3", "mlp.0.bias"
+
+
+def parameters() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    params = {TABLE: torch.randn(40, 3, generator=generator), OTHER: torch.randn(5, generator=generator)}
+    return {name: value.requires_grad_() for name, value in params.items()}
+
+
+def backward(params: dict[str, torch.Tensor], step: int, *, sparse: bool) -> None:
+    """Gradients of something that reads rows 0 to 29, some of them twice, and no others."""
+    generator = torch.Generator().manual_seed(100 + step)
+    rows = torch.randint(30, (11,), generator=generator)
+    read = functional.embedding(rows, params[TABLE], sparse=sparse)
+    weight = torch.randn(read.shape, generator=generator)
+    (weight * read.tanh()).sum().add(params[OTHER].square().sum()).backward()
+
+
+def run(make: Callable[[dict[str, torch.Tensor]], list[object]], *, sparse: bool) -> dict[str, np.ndarray]:
+    params = parameters()
+    movers = make(params)
+    for step in range(30):
+        for value in params.values():
+            value.grad = None
+        backward(params, step, sparse=sparse)
+        for mover in movers:
+            mover.step()
+    return {name: value.detach().numpy() for name, value in params.items()}
+
+
+def test_adam_is_torch_s_on_dense_gradients() -> None:
+    found = run(lambda params: [Adam(params, learning_rate=RATE)], sparse=True)
+    expected = run(lambda params: [torch.optim.Adam(params.values(), lr=RATE)], sparse=False)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_sparse_adam_is_torch_s() -> None:
+    found = run(lambda params: [SparseAdam(params, learning_rate=RATE)], sparse=True)
+
+    def of_torch(params: dict[str, torch.Tensor]) -> list[object]:
+        return [torch.optim.SparseAdam([params[TABLE]], lr=RATE), torch.optim.Adam([params[OTHER]], lr=RATE)]
+
+    expected = run(of_torch, sparse=True)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_only_adam_moves_what_the_last_batch_did_not_read() -> None:
+    for kind, moves in ((Adam, True), (SparseAdam, False)):
+        params = parameters()
+        optimizer = kind(params, learning_rate=RATE)
+        functional.embedding(torch.tensor([1, 2]), params[TABLE], sparse=True).sum().backward()
+        optimizer.step()
+        before = params[TABLE].detach().clone()
+        functional.embedding(torch.tensor([2]), params[TABLE], sparse=True).sum().backward()
+        optimizer.step()
+        changed = (params[TABLE].detach() != before).any(1).nonzero().flatten().tolist()
+        assert changed == ([1, 2] if moves else [2])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_restored_one_goes_on_with_the_same_bits(name: str) -> None:
+    def after(optimizer: Optimizer, params: dict[str, torch.Tensor], steps: range) -> None:
+        for step in steps:
+            backward(params, step, sparse=True)
+            optimizer.step()
+            assert all(value.grad is None for value in params.values())
+
+    straight, stopped = parameters(), parameters()
+    one, two = OPTIMIZERS[name](straight, learning_rate=RATE), OPTIMIZERS[name](stopped, learning_rate=RATE)
+    assert one.state() == {}
+    after(one, straight, range(9))
+    after(two, stopped, range(4))
+    again = {key: value.detach().clone().requires_grad_() for key, value in stopped.items()}
+    three = OPTIMIZERS[name](again, learning_rate=RATE)
+    three.restore({"another": np.zeros(1), **two.state()})
+    after(three, again, range(4, 9))
+    for key, value in straight.items():
+        assert torch.equal(value, again[key])
+    assert one.state().keys() == three.state().keys()
+    assert all(np.array_equal(value, three.state()[key]) for key, value in one.state().items())
+
+
+@pytest.mark.parametrize(("name", "other"), [("adam", "sparse_adam"), ("sparse_adam", "adam")])
+def test_the_state_of_another_is_refused(name: str, other: str) -> None:
+    params = parameters()
+    stepped = OPTIMIZERS[name](params, learning_rate=RATE)
+    backward(params, 0, sparse=True)
+    stepped.step()
+    with pytest.raises(ValueError, match="another optimiser"):
+        OPTIMIZERS[other](parameters(), learning_rate=RATE).restore(stepped.state())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_moments_that_die_away_end_at_zero(name: str) -> None:
+    """Denormal numbers would never get there: 0.9 times the smallest is rounded to the smallest."""
+    params = parameters()
+    optimizer = OPTIMIZERS[name](params, learning_rate=RATE)
+    for rows in [[1, 2]] + 1_000 * [[2]]:
+        read = functional.embedding(torch.tensor(rows), params[TABLE], sparse=True)
+        (read.sum() * float(len(rows) == 2)).backward()
+        optimizer.step()
+    moments = np.concatenate([value.ravel() for key, value in optimizer.state().items() if "exp_avg" in key])
+    tiny = np.finfo(np.float32).tiny
+    assert not np.any((moments != 0) & (np.abs(moments) < tiny))
+    assert torch.tensor(1e-40) * 1.0 > 0  # and the thread is as it was

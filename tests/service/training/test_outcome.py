@@ -1,0 +1,48 @@
+"""Sums of what closed, against one row at a time."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.training.join import UNCLICKED, Closed
+from service.training.outcome import OTHER, Slice, slices
+
+MATURE = 10
+row = st.tuples(
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from([0, 9, 10, 2**64 - 1]),
+    st.sampled_from([UNCLICKED, 5]),
+    st.booleans(),
+)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["greedy", "age_ts", "x"]), st.lists(row, min_size=1, max_size=4)), max_size=6)
+)
+def test_sums_are_those_of_the_rows(world, requests) -> None:
+    closed, expected = [], {}
+    for number, (strategy, shown) in enumerate(requests):
+        p_click, score, impressions, clicks, counted = (list(column) for column in zip(*shown, strict=True))
+        served = world.served(
+            f"r{number}",
+            tuple("abcd"[: len(shown)]),
+            strategy=strategy,
+            p_click=p_click,
+            score=score,
+            impressions=impressions,
+        )
+        rows = [place for place, one in enumerate(counted) if one]
+        if rows:
+            closed.append(Closed(served, rows, 1, [clicks[place] for place in rows]))
+        for place in rows:
+            name = strategy if strategy != "x" else OTHER
+            sums = expected.setdefault((name, "new" if impressions[place] < MATURE else "mature"), Slice())
+            sums.impressions += 1
+            sums.clicks += clicks[place] == 5
+            sums.predicted_clicks += p_click[place]
+            sums.score += score[place]
+    found = slices(closed, {"greedy", "age_ts"}, mature=MATURE)
+    assert found.keys() == expected.keys()
+    for key, sums in expected.items():
+        assert vars(found[key]) == pytest.approx(vars(sums))
