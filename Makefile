@@ -24,7 +24,7 @@ check: .venv/dev
 # installing it, for modules of which most are never imported.
 INSTALL := $(BIN)/pip install --no-compile --disable-pip-version-check --constraint constraints.txt --editable
 
-INPUTS := pyproject.toml constraints.txt hatch_build.py $(wildcard service/scoring/engines/_age*.[ch])
+INPUTS := pyproject.toml constraints.txt hatch_build.py $(wildcard service/scoring/engines/age/*)
 
 .venv/demo: $(INPUTS) | $(BIN)/python
 	$(INSTALL) '.[serve,train,demo]'

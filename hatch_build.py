@@ -12,13 +12,13 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("service/scoring/engines/_age.c")
-LIBRARY = SOURCE.with_suffix(".so")  # ignored by git, so named as an artifact
+SOURCE = Path("service/scoring/engines/age/age.c")
+LIBRARY = Path("service/scoring/engines/_age.so")  # ignored by git, so named as an artifact
 # Not -march: the file itself names the instruction sets, and chooses when it runs. Products and sums are fused on each.
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fPIC", "-shared")
 
 
-class KernelHook(BuildHookInterface):  # type: ignore[type-arg]  # the build's own configuration, of no use here
+class KernelHook(BuildHookInterface):
     """Adds the library to a wheel, which is then one for this platform."""
 
     PLUGIN_NAME = "custom"

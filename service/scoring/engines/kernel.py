@@ -1,4 +1,4 @@
-"""The compiled kernel `_age.c` as Python calls it: its structures, and a network's weights packed for it.
+"""The compiled kernel `age/age.c` as Python calls it: its structures, and a network's weights packed for it.
 
 Field for field the structures are those of the C file; their comments are there.
 """

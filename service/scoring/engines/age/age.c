@@ -1,18 +1,19 @@
-/* AGE as one C function: from encoded candidates to the six columns of Scores. See `native.py`, its only caller.
+/* AGE as one C function: from encoded candidates to the six columns of Scores. `kernel.py` is its only caller.
  *
- * It computes what models/exploration/age.py and models/networks/click.py define; read those first. The names here are
- * theirs, and equations are those of [1] Wu et al. 2021, arXiv:2112.11136v1.
+ * What it computes is defined in Python, under the same names: network.h is models/networks/click.py, draws.h and
+ * method.h are models/exploration/age.py. Read those first. Equations are those of [1] Wu et al. 2021,
+ * arXiv:2112.11136v1.
  *
- * A request is cut into tiles of candidates, small enough that their activations stay in the L2 cache, beside the
- * weights, while all passes of all steps run over them. `_age_passes.h` does that for one tile; it is compiled once for
- * each instruction set, and `age_best` tells which of them this CPU has. Nothing is kept from one call to the next. */
+ * A request is cut into tiles of candidates, so few that their activations stay in the L2 cache, beside the weights,
+ * while all passes of all steps run over them. The headers are compiled once for each instruction set;
+ * `age_best` tells which of them this CPU has. Nothing is kept from one call to the next. */
 
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { LAYERS = 8, TILE = 72 };
+enum { LAYERS = 8, TILE = 72, COLUMNS = 6 };
 enum { NO_GATE, FIXED_GATE, LEARNED_GATE };
 enum { OK, NO_MEMORY, BAD_CONTEXT, BAD_ITEM };
 
@@ -30,7 +31,7 @@ typedef struct {
     int32_t count, slots, width;
 } Side;
 
-/* Weights in panels, see `product`. Sizes are padded to whole panels, what was added is 0. */
+/* Weights in panels, see `product` in matrix.h. Sizes are padded to whole panels, what was added is 0. */
 typedef struct {
     Side context, item;
     int32_t layers, gate_units;
@@ -54,7 +55,7 @@ typedef struct {
     const float *context_weight, *item_weight;
     const float *masks;                         /* (S, R, U) */
     const int64_t *impressions;                 /* (B,) */
-    float *scores;                              /* (6, B), written */
+    float *scores;                              /* (COLUMNS, B), written */
     float lambda;
     int32_t rows, draws, mask_rows, mask_units; /* B, S, R, U */
 } Request;
@@ -104,22 +105,22 @@ static void embed(const Side *side, const int32_t *index, const float *weight, f
 
 #define PATH portable
 #define TARGET
-#define LANES 4  /* floats of a vector */
-#define BLOCK 6  /* rows of a block: 2 vectors each stay in registers */
-#include "_age_passes.h"
+#define LANES 4  /* floats in a vector */
+#define BLOCK 6  /* rows whose 2 vectors each fit into the registers */
+#include "method.h"
 
 #if defined(__x86_64__)
 #define PATH avx2
 #define TARGET __attribute__((target("avx2,fma")))
 #define LANES 8
 #define BLOCK 6
-#include "_age_passes.h"
+#include "method.h"
 
 #define PATH avx512
 #define TARGET __attribute__((target("avx512f,avx2,fma")))
 #define LANES 16
 #define BLOCK 12
-#include "_age_passes.h"
+#include "method.h"
 #endif
 
 /* The best path of this CPU: 0 portable, 1 AVX2, 2 AVX-512; each machine has all below. */

@@ -1,0 +1,99 @@
+/* Vectors and matrices, for one instruction set: PATH its name, TARGET its attribute, LANES and BLOCK its sizes.
+ *
+ * A matrix of activations, (rows, width), is stored in vectors: vector v of row r stands at (v stride + r) LANES. So
+ * the rows of a block are at constant distances, for the product that reads them and for the one that wrote them;
+ * stride is odd, lest the vectors of one row fall into the same set of the L1 cache. Every number of a row comes of the
+ * same operations in the same order, whatever the rows beside it: a candidate has the same score, to the bit, in any
+ * company.
+ */
+
+typedef float NAME(vec) __attribute__((vector_size(4 * LANES)));
+typedef int32_t NAME(ints) __attribute__((vector_size(4 * LANES)));
+#define vec NAME(vec)
+#define ints NAME(ints)
+#define INLINE TARGET static inline __attribute__((always_inline))
+#define EACH_ROW _Pragma("GCC unroll 12") for (int r = 0; r < rows; r++)
+
+enum { NAME(LINEAR), NAME(RELU), NAME(SLOPE) };
+#define LINEAR NAME(LINEAR)
+#define RELU NAME(RELU)
+#define SLOPE NAME(SLOPE)
+
+/* x where gate > 0, else 0: ReLU is where(x, x), and so is its derivative's product, where(x, z). */
+INLINE vec NAME(where)(vec x, vec gate) { return (vec)((ints)x & (gate > (vec){0})); }
+
+INLINE float NAME(sum)(vec x)
+{
+    quad parts[LANES / 4], all = {0};
+    memcpy(parts, &x, sizeof x);
+    for (int i = 0; i < LANES / 4; i++) all += parts[i];
+    return (all[0] + all[2]) + (all[1] + all[3]);
+}
+
+/* Up to LANES floats from anywhere, 0 where there are fewer. */
+INLINE vec NAME(load)(const float *from, int count)
+{
+    vec x = {0};
+    if (count >= LANES) memcpy(&x, from, sizeof x);
+    else if (count > 0) memcpy(&x, from, sizeof *from * count);
+    return x;
+}
+
+/* `rows` rows (a constant) of one panel of a product: the 2 vectors of each stay in registers over the whole depth. */
+INLINE void NAME(block)(const int rows, long stride, int depth, const vec *a, const vec *panel, const vec *start,
+                        long start_stride, int start_row, vec *out, int finish)
+{
+    vec left[BLOCK], right[BLOCK];
+    EACH_ROW left[r] = start ? start[r * start_row] : (vec){0};
+    EACH_ROW right[r] = start ? start[start_stride + r * start_row] : (vec){0};
+    for (int k = 0; k < depth; k += LANES, a += stride)
+        for (int lane = 0; lane < LANES; lane++, panel += 2) {
+            const float *x = (const float *)a + lane;
+            const vec one = panel[0], two = panel[1];
+            EACH_ROW left[r] += x[r * LANES] * one, right[r] += x[r * LANES] * two;
+        }
+    if (finish == RELU) EACH_ROW left[r] = NAME(where)(left[r], left[r]), right[r] = NAME(where)(right[r], right[r]);
+    if (finish == SLOPE)
+        EACH_ROW left[r] = NAME(where)(left[r], out[r]), right[r] = NAME(where)(right[r], out[stride + r]);
+    EACH_ROW out[r] = left[r], out[stride + r] = right[r];
+}
+
+/* out = finish(start + a w): (rows, depth) (depth, width) -> (rows, width).
+ *
+ * w: panels of 2 LANES columns, each (depth, 2 LANES).
+ * start: nothing, one row for all (shared), or a matrix.
+ * finish: LINEAR; RELU; or SLOPE, 0 where out was not above 0 before: a step back through the ReLU that made out. */
+TARGET static void NAME(product)(int rows, long stride, int depth, int width, const float *a, const float *w,
+                                 const float *start, int shared, float *out, int finish)
+{
+    const int blocks = (rows + BLOCK - 1) / BLOCK, panels = width / (2 * LANES);
+    const long start_stride = shared ? 1 : stride, start_row = shared ? 0 : 1;
+    for (int panel = 0; panel < panels; panel++)
+        for (int block = 0; block < blocks; block++) {
+            const int from = block * rows / blocks, count = (block + 1) * rows / blocks - from;  /* as even as can be */
+            const vec *at = (const vec *)a + from, *weights = (const vec *)w + (long)panel * depth * 2;
+            const vec *begin = start ? (const vec *)start + 2 * panel * start_stride + from * start_row : 0;
+            vec *to = (vec *)out + 2 * panel * stride + from;
+            switch (count) {
+#define CASE(n) \
+    case n: NAME(block)(n, stride, depth, at, weights, begin, start_stride, start_row, to, finish); break;
+                CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#if BLOCK > 6
+                CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#endif
+#undef CASE
+            }
+        }
+}
+
+/* Row by row u (x + y): (rows, width), (rows, width), (rows, width) or nothing -> (rows,) */
+TARGET static void NAME(dot)(int rows, long stride, int width, const float *u, const float *x, const float *y,
+                             float *to)
+{
+    for (int r = 0; r < rows; r++) {
+        vec total = {0};
+        for (long v = r; v < width / LANES * stride; v += stride)
+            total += ((const vec *)u)[v] * (((const vec *)x)[v] + (y ? ((const vec *)y)[v] : (vec){0}));
+        to[r] = NAME(sum)(total);
+    }
+}
