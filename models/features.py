@@ -140,28 +140,21 @@ class _Side:
         self, ids: Sequence[str | None], features: Sequence[Features | Row | None], index: Array, weight: Array
     ) -> None:
         """Writes this side's slots into index and weight, both (R, K), so far those of missing values."""
-        everywhere = range(len(ids))
-        self._fill(self._ids, [ids] * len(self._ids.columns), everywhere, index, weight)
-        places = [place for place, one in enumerate(features) if one is not None]
-        if not places:
-            return
-        values = list(zip(*self._rows(features, places), strict=True))
-        if len(places) == len(features):
-            self._fill(self._features, values, everywhere, index, weight)
-        else:
-            part = index[places], weight[places]
-            self._fill(self._features, values, places, *part)
-            index[places], weight[places] = part
-
-    def _rows(self, features: Sequence[Features | Row | None], places: Sequence[int]) -> list[tuple[Any, ...]]:
-        """The values of the rows at these places, each in the order of the columns."""
-        given = [features[place] for place in places]
+        if self._ids.columns:
+            self._fill(self._ids, [ids] * len(self._ids.columns), range(len(ids)), index, weight)
         try:
-            return list(map(astuple, given))  # type: ignore[arg-type]  # or else:
+            rows = list(map(astuple, features))  # type: ignore[arg-type]  # or else:
         except TypeError:
-            return [self._ordered(one, place) for one, place in zip(given, places, strict=True)]
+            places = [place for place, one in enumerate(features) if one is not None]
+            rows = [self._ordered(features[place], place) for place in places]
+            part = index[places], weight[places]
+            self._fill(self._features, list(zip(*rows, strict=True)), places, *part)
+            index[places], weight[places] = part
+        else:
+            self._fill(self._features, list(zip(*rows, strict=True)), range(len(rows)), index, weight)
 
     def _ordered(self, features: Any, place: int) -> tuple[Any, ...]:
+        """The values of one row in the order of the columns."""
         if isinstance(features, msgspec.Struct):
             return astuple(features)
         ordered = {**self._blank, **features}
@@ -174,6 +167,8 @@ class _Side:
     def _fill(
         self, columns: Columns, values: Sequence[Sequence[Any]], places: Sequence[int], index: Array, weight: Array
     ) -> None:
+        if not values:  # no columns, or no rows
+            return
         try:
             columns.fill(values, index, weight)
         except RefusedError:

@@ -6,7 +6,7 @@ import redis
 import redis.asyncio
 
 from service.connections import LONGEST_BLOCK_MS
-from service.events import Event, Served, encode
+from service.events import Event, encode
 from service.streams import FIELD, Entry, StreamNames, entries_of
 
 # Appends each event unless its key says that it was appended before. The key is set last: an append that fails leaves
@@ -22,6 +22,15 @@ for i = 2, #KEYS do
   end
 end
 return added
+"""
+
+
+# One command for many entries: its client has one to pack and one reply to parse, which is most of the cost of each.
+_APPEND = """
+for i = 2, #ARGV do
+  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'e', ARGV[i])
+end
+return #ARGV - 1
 """
 
 
@@ -69,13 +78,17 @@ async def append_events(
     return added
 
 
-async def append_served(
-    client: redis.asyncio.Redis, names: StreamNames, records: Sequence[Served], maxlen: int
-) -> None:
-    """Appends served records in one round trip. A retry may double some; the join takes the first of each request."""
+async def append_served(client: redis.asyncio.Redis, records: Sequence[tuple[str, bytes]], maxlen: int) -> None:
+    """Appends encoded served records, each to its stream, in one round trip.
+
+    At most 1,000. A retry may double some; the join takes the first of each request.
+    """
+    streams: dict[str, list[bytes]] = {}
+    for stream, payload in records:
+        streams.setdefault(stream, []).append(payload)
     async with client.pipeline(transaction=False) as pipe:
-        for record in records:
-            pipe.xadd(names.served(record.request_id), {FIELD: encode(record)}, maxlen=maxlen)
+        for stream, payloads in streams.items():
+            pipe.eval(_APPEND, 1, stream, maxlen, *payloads)
         await pipe.execute()
 
 

@@ -25,7 +25,12 @@ STAGES = ("decode", "encode", "score", "respond")
 
 
 class ArrayHistogram(Collector):
-    """A histogram with one label that takes an array at once: Histogram.observe would take a call a candidate."""
+    """A histogram with one label that takes an array at once: Histogram.observe would take a call a candidate.
+
+    What is observed is kept as it is, and counted when there is much of it or somebody asks.
+    """
+
+    _KEEP = 64  # arrays
 
     def __init__(
         self, name: str, documentation: str, label: str, *, buckets: Sequence[float], registry: CollectorRegistry
@@ -35,15 +40,25 @@ class ArrayHistogram(Collector):
         self._names = [*map(floatToGoString, buckets), "+Inf"]
         self._counts: dict[str, Array] = {}  # label value -> (buckets + 1,) int64
         self._sums: dict[str, float] = {}
+        self._kept: dict[str, list[Array]] = {}
         registry.register(self)
 
     def observe(self, value: str, amounts: Array) -> None:
-        """Counts all of `amounts` (n,) under the label value."""
+        """Counts all of `amounts` (n,), which must not change any more, under the label value."""
+        kept = self._kept.setdefault(value, [])
+        kept.append(amounts)
+        if len(kept) >= self._KEEP:
+            self._count(value)
+
+    def _count(self, value: str) -> None:
+        amounts = np.concatenate(self._kept.pop(value))
         counts = np.bincount(np.searchsorted(self._bounds, amounts), minlength=len(self._names))
         self._counts[value] = self._counts.get(value, 0) + counts
-        self._sums[value] = self._sums.get(value, 0.0) + float(amounts.sum())
+        self._sums[value] = self._sums.get(value, 0.0) + float(amounts.sum(dtype=np.float64))
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
+        for value in list(self._kept):
+            self._count(value)
         family = HistogramMetricFamily(self._name, self._documentation, labels=[self._label])
         for value, counts in self._counts.items():
             buckets = [(name, float(count)) for name, count in zip(self._names, np.cumsum(counts), strict=True)]

@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
+from starlette.types import ASGIApp
 
 from service import logs
 from service.connections import connect_async
@@ -31,6 +32,7 @@ from service.scoring.loading import load
 from service.scoring.outbox import Outbox
 from service.scoring.ranker import Ranker
 from service.scoring.ranking import Loaded
+from service.scoring.shortcut import Shortcut
 from service.scoring.swap import Swapper
 from service.settings import Settings, SettingsError
 from service.streams import StreamNames
@@ -49,7 +51,8 @@ def create_app(settings: Settings) -> FastAPI:
     """The app. It touches nothing outside before its lifespan begins."""
     metrics = ScorerMetrics(CollectorRegistry())
     ProcessCollector(registry=metrics.registry)
-    app = FastAPI(
+    app = _App(
+        partial(_layers, settings, metrics),
         title="agerank",
         description="Ranks candidates, explores inside the click model, learns from the clicks.",
         version=metadata.version("agerank"),
@@ -60,16 +63,30 @@ def create_app(settings: Settings) -> FastAPI:
     )
     # Not included as routers: a request would pass through each of them first, and that takes time.
     app.router.routes += [*routes.router.routes, *item_routes.router.routes]
-    app.add_middleware(
-        Guard,
+    problems.install(app)
+    openapi.install(app)
+    return app
+
+
+class _App(FastAPI):
+    """FastAPI within layers of our own: `add_middleware` would put them below some of the framework's."""
+
+    def __init__(self, layers: Callable[[ASGIApp], ASGIApp], **given: Any) -> None:
+        super().__init__(**given)
+        self._layers = layers
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return self._layers(super().build_middleware_stack())
+
+
+def _layers(settings: Settings, metrics: ScorerMetrics, app: ASGIApp) -> ASGIApp:
+    return Guard(
+        Shortcut(app, routes.BUSY),
         limited=routes.LIMITED + item_routes.LIMITED,
         max_in_flight=settings.max_in_flight,
         max_unread_bytes=settings.max_in_flight * settings.max_body_bytes,
         metrics=metrics,
     )
-    problems.install(app)
-    openapi.install(app)
-    return app
 
 
 def configuration(settings: Settings) -> uvicorn.Config:

@@ -23,13 +23,11 @@ class Connection(HttpToolsProtocol):
     who does not read, has all the time in the world.
 
     Attributes:
-        gone: whether the caller has hung up.
-        on_leave: called when he does; a request finds the connection as `request.state.caller`.
+        on_leave: called when the caller hangs up; a request finds the connection as `request.state.caller`.
     """
 
     def __init__(self, limits: Limits, **given: Any) -> None:
         super().__init__(**given)
-        self.gone = False
         self.on_leave: Callable[[], object] | None = None
         self._limits = limits
         self._reads: Literal["nothing", "head", "body"] = "nothing"
@@ -41,7 +39,6 @@ class Connection(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.gone = True
         self._head.stop()
         self._answer.stop()
         super().connection_lost(exc)

@@ -9,7 +9,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import Internal, Unavailable
+from service.errors import Unavailable
 from service.scoring import problems
 from service.telemetry import ScorerMetrics
 
@@ -41,10 +41,12 @@ class Guard:
         max_unread_bytes: int,
         metrics: ScorerMetrics,
     ) -> None:
-        self._app, self._metrics = app, metrics
+        self._app = app
         self._limited = {one for one in limited if "{" not in one}
         self._prefixes = {one.partition("{")[0]: one for one in limited if "{" in one}
         self._places = _Places(max_in_flight, max_unread_bytes, metrics)
+        self._answering = 0
+        metrics.in_flight.set_function(lambda: self._answering)
         # Labels are looked up once: a request has no time for it.
         self._requests, self._latency = cache(metrics.requests.labels), cache(metrics.latency.labels)
 
@@ -60,7 +62,7 @@ class Guard:
                 status = message["status"]
             await send(message)
 
-        self._metrics.in_flight.inc()
+        self._answering += 1
         try:
             await self._admit(scope, receive, watch)
         except ClientDisconnect:
@@ -68,10 +70,9 @@ class Guard:
         except Exception:
             _log.exception("unexpected fault", path=scope["path"])
             if not status:
-                fault = Internal("internal", "an unexpected fault; the service's log has it")
-                await problems.response(fault, scope["path"])(scope, receive, watch)
+                await problems.fault(scope["path"])(scope, receive, watch)
         finally:
-            self._metrics.in_flight.dec()
+            self._answering -= 1
             # A route's template, never any path that somebody asks for: a label must stay bounded.
             route = getattr(scope.get("route"), "path", None) or self._work(scope["path"]) or "none"
             self._requests(route, str(status or _CLIENT_CLOSED)).inc()

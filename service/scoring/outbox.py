@@ -3,18 +3,18 @@
 import asyncio
 import contextlib
 from collections import deque
-from itertools import islice
 
 import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
 from service.appends import append_served
-from service.events import Served
+from service.events import Served, encode
 from service.streams import StreamNames
 from service.telemetry import ScorerMetrics
 
-BATCH = 256  # records in one round trip
+#: Of one round trip. To encode and send so much takes a millisecond, for which rankings wait.
+BATCH, BATCH_BYTES = 64, 256 * 1024  # records; the last of them may go beyond the bytes
 LINGER_S = 0.02  # records gather so long, so that under load one round trip carries many
 IDLE_S = 1.0  # with nothing to write, Redis is asked so often whether it is there
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
@@ -50,6 +50,7 @@ class Outbox:
         self._capacity, self._maxlen, self._metrics = capacity, maxlen, metrics
         self._queue: deque[Served] = deque()
         self._filled = asyncio.Event()
+        metrics.served_queue.set_function(lambda: len(self._queue))
 
     def put(self, record: Served) -> bool:
         """False where the queue is full: the record is dropped."""
@@ -57,7 +58,6 @@ class Outbox:
             self._metrics.served_records.labels("dropped").inc()
             return False
         self._queue.append(record)
-        self._metrics.served_queue.set(len(self._queue))
         self._filled.set()
         return True
 
@@ -90,12 +90,22 @@ class Outbox:
 
     async def _drain(self) -> None:
         while self._queue:
-            batch = list(islice(self._queue, BATCH))
-            await append_served(self._client, self._names, batch, self._maxlen)
+            batch = self._next()
+            await append_served(self._client, batch, self._maxlen)
             for _ in batch:  # only now: a record leaves the queue when Redis has it
                 self._queue.popleft()
             self._metrics.served_records.labels("written").inc(len(batch))
-            self._metrics.served_queue.set(len(self._queue))
+
+    def _next(self) -> list[tuple[str, bytes]]:
+        """The oldest records, each with its stream: as many as one round trip takes."""
+        batch: list[tuple[str, bytes]] = []
+        size = 0
+        for record in self._queue:
+            if len(batch) == BATCH or size >= BATCH_BYTES:
+                break
+            batch.append((self._names.served(record.request_id), encode(record)))
+            size += len(batch[-1][1])
+        return batch
 
     async def _gather(self) -> None:
         """Until there are records, some time more for others to join them, and never longer than `IDLE_S`."""

@@ -13,7 +13,6 @@ from service.errors import Unavailable
 class Caller(Protocol):
     """The other end of a connection."""
 
-    gone: bool
     on_leave: Any  # called without arguments when he goes; None: nobody minds
 
 
@@ -28,39 +27,47 @@ class Patience:
 
     def __init__(self, limit_s: float, caller: Caller | None, exceeded: Counter) -> None:
         self._limit_s, self._caller, self._exceeded = limit_s, caller, exceeded
-        self._timeout = asyncio.timeout(limit_s)
+        self._loop = asyncio.get_running_loop()
+        self._ends = self._loop.time() + limit_s
+        self._over: Exception | None = None  # why
 
     async def __aenter__(self) -> Self:
-        await self._timeout.__aenter__()
-        task = asyncio.current_task()
-        if self._caller is not None and task is not None:
-            self._caller.on_leave = task.cancel
+        self._task = asyncio.current_task()
+        self._timer = self._loop.call_at(self._ends, self._on_deadline)
+        if self._caller is not None:
+            self._caller.on_leave = self._on_leave
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Raises Unavailable deadline_exceeded, or ClientDisconnect."""
+        self._timer.cancel()
         if self._caller is not None:
             self._caller.on_leave = None
-        try:
-            await self._timeout.__aexit__(kind, error, traceback)
-        except TimeoutError:
-            raise self._refusal() from None
-        if kind is asyncio.CancelledError and self._caller is not None and self._caller.gone:
-            task = asyncio.current_task()
-            assert task is not None  # it was cancelled
-            task.uncancel()
-            raise ClientDisconnect from None
+        if self._over is not None and self._task is not None:
+            cancelled_by_others = self._task.uncancel()
+            if kind is asyncio.CancelledError and not cancelled_by_others:
+                raise self._over from None
 
     def check(self) -> None:
         """Raises Unavailable deadline_exceeded.
 
         For who computes without looking at the clock: a timer goes off only when the loop has time for it.
         """
-        ends = self._timeout.when()
-        if ends is not None and asyncio.get_running_loop().time() >= ends:
+        if self._loop.time() >= self._ends:
             raise self._refusal()
+
+    def _on_deadline(self) -> None:
+        self._stop(self._refusal())
+
+    def _on_leave(self) -> None:
+        self._stop(ClientDisconnect())
+
+    def _stop(self, why: Exception) -> None:
+        if self._over is None and self._task is not None:
+            self._over = why
+            self._task.cancel()
 
     def _refusal(self) -> Unavailable:
         self._exceeded.inc()

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from service.errors import MethodNotAllowed, NotFound, ServiceError
+from service.errors import Internal, MethodNotAllowed, NotFound, ServiceError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -85,9 +85,19 @@ def response(error: ServiceError, instance: str, headers: dict[str, str] | None 
 
 
 def install(app: FastAPI) -> None:
-    """Answers every expected error of the app; `guard` answers the unexpected ones."""
+    """Answers every error of the app. The unexpected ones are raised on, for `guard` to log."""
+    app.add_exception_handler(Exception, _on_fault)
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+def fault(instance: str) -> Response:
+    """The answer where something unexpected happened: what it was is nobody's business."""
+    return response(Internal("internal", "an unexpected fault; the service's log has it"), instance)
+
+
+async def _on_fault(request: Request, _: Exception) -> Response:
+    return fault(request.scope["path"])
 
 
 async def _on_service_error(request: Request, error: Any) -> Response:

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from msgspec import Meta, Struct
+from prometheus_client import Counter
 from prometheus_client.exposition import choose_encoder
+from starlette.requests import ClientDisconnect
 
 from service.errors import BadRequest, NotFound, TooLarge
 from service.scoring import schemas, status
@@ -66,20 +69,28 @@ class Scorer:
                     "invalid_header", f"{DEADLINE} must be a whole number of milliseconds, from 1 to 999999999"
                 )
             limit_s = min(limit_s, int(given) / 1e3)
-        caller = getattr(request.state, "caller", None)
-        return Patience(limit_s, caller, self.metrics.shed.labels("deadline_exceeded"))
+        return Patience(limit_s, request.scope["state"].get("caller"), self.exceeded)
+
+    @cached_property
+    def exceeded(self) -> Counter:
+        """Looked up once: a request has no time for it."""
+        return self.metrics.shed.labels("deadline_exceeded")
 
     async def body(self, request: Request) -> bytes:
         """Raises TooLarge body_too_large as soon as that is known."""
         refusal = TooLarge("body_too_large", f"at most {self.max_body_bytes} bytes are read")
         if int(_header(request, b"content-length") or 0) > self.max_body_bytes:
             raise refusal
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self.max_body_bytes:
+        parts, size, more = [], 0, True
+        while more:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            parts.append(message.get("body", b""))
+            size, more = size + len(parts[-1]), message.get("more_body", False)
+            if size > self.max_body_bytes:
                 raise refusal
-        return bytes(body)
+        return b"".join(parts)  # which copies nothing where there is one
 
 
 def _header(request: Request, name: bytes) -> bytes | None:
@@ -116,6 +127,10 @@ async def events(request: Request) -> Response:
     async with scorer.patience(request):
         body = await scorer.body(request)
     return _json(await scorer.feedback.post(body), 202)
+
+
+#: For `shortcut`.
+BUSY = {("POST", "/v1/rank"): rank, ("POST", "/v1/events"): events}
 
 
 @router.get("/v1/models/current", **operation("The version that serves", status.ModelSummary, refusals=(503,)))

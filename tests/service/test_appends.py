@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -54,6 +54,11 @@ async def send_until_it_fails(client: redis.asyncio.Redis, names: StreamNames, e
     except RedisError:
         return accepted
     pytest.fail("nothing failed")
+
+
+def sent(names: StreamNames, records: Sequence[Served]) -> list[tuple[str, bytes]]:
+    """As the outbox hands them over."""
+    return [(names.served(one.request_id), encode(one)) for one in records]
 
 
 def a_served(request_id: str) -> Served:
@@ -204,7 +209,8 @@ async def test_a_server_killed_in_the_middle_loses_and_doubles_nothing(tmp_path:
 async def test_streams_keep_about_as_many_as_they_should(
     client: redis.Redis, aclient: redis.asyncio.Redis, names: StreamNames
 ) -> None:
-    await append_served(aclient, names, [a_served(f"r-{one}") for one in range(2_000)], 300)
+    for batch in range(4):
+        await append_served(aclient, sent(names, [a_served(f"r-{batch}-{one}") for one in range(500)]), 300)
     await append_events(aclient, names, clicks(2_000), DAY_S, maxlen=300)
     append_batch(client, [(names.dead, b"", None)] * 2_000, maxlen=300)
     for stream in (*names.inputs, names.dead):
@@ -215,11 +221,11 @@ async def test_served_records_arrive_in_order(
     client: redis.Redis, aclient: redis.asyncio.Redis, names: StreamNames
 ) -> None:
     records = [a_served(f"r-{one}") for one in range(30)]
-    await append_served(aclient, names, records, PLENTY)
+    await append_served(aclient, sent(names, records), PLENTY)
     for stream in names.inputs[::2]:
         found = [decode_served(fields[b"e"]) for _, fields in client.xrange(stream)]
         assert found == [record for record in records if names.served(record.request_id) == stream]
-    await append_served(aclient, names, [], PLENTY)
+    await append_served(aclient, [], PLENTY)
 
 
 async def test_the_newest_announcement_is_the_next(

@@ -13,11 +13,9 @@ from service.scoring.patience import Patience
 
 
 class Somebody:
-    gone = False
     on_leave: Callable[[], object] | None = None
 
     def leave(self) -> None:
-        self.gone = True
         if self.on_leave is not None:
             self.on_leave()
 
