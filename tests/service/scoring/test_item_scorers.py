@@ -137,9 +137,10 @@ def test_items_have_a_limit_of_their_own(
         with serving(mine) as api, ThreadPoolExecutor(1) as pool:
             log.client_pause(20_000, all=False)
             first = pool.submit(put, api, "a", RED)
-            until(lambda: api.get("/v1/items/b").status_code == 503)  # which reads, and else is answered: there is none
-            assert api.get("/v1/items/b").json()["code"] == "overloaded"
-            assert metric(api, 'agerank_requests_total{route="/v1/items/{id}",status="503"}') == 2
+            until(lambda: any(one["cmd"] == "eval" and "b" in one["flags"] for one in log.client_list()))
+            answer = put(api, "b", RED)
+            assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+            assert metric(api, 'agerank_requests_total{route="/v1/items/{id}",status="503"}') == 1
             assert api.post("/v1/rank", json={"candidates": [{"id": "b"}]}).status_code == 200
             log.client_unpause()
             assert first.result().status_code == 200
