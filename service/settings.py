@@ -83,6 +83,7 @@ class Settings(BaseSettings):
     dropout: float = Field(0.01, ge=0, lt=1)
     initial_ctr: float = Field(0.05, gt=0, lt=1)
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    optimizer: Literal["adam", "sparse_adam"] = "adam"
     batch_size: Positive = 256
     seed: int = Field(0, ge=0, lt=2**63)
     attribution_window_s: Seconds = 600.0

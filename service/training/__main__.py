@@ -80,7 +80,12 @@ def create_trainer(settings: Settings) -> tuple[Trainer, str]:
         gate_hidden=settings.gate_hidden,
         initial_ctr=settings.initial_ctr,
     )
-    learner = Learner(ClickNetwork(spec, config), learning_rate=settings.learning_rate, seed=settings.seed)
+    learner = Learner(
+        ClickNetwork(spec, config),
+        learning_rate=settings.learning_rate,
+        seed=settings.seed,
+        optimizer=settings.optimizer,
+    )
     join = Join(
         window_ms=round(settings.attribution_window_s * 1000),
         mode=settings.impressions,
