@@ -99,6 +99,12 @@ static void embed(const Side *side, const int32_t *index, const float *weight, f
         }
 }
 
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 12")
+#endif
+
 #define JOIN_(name, suffix) name##_##suffix
 #define JOIN(name, suffix) JOIN_(name, suffix)
 #define NAME(name) JOIN(name, PATH)
@@ -106,7 +112,11 @@ static void embed(const Side *side, const int32_t *index, const float *weight, f
 #define PATH portable
 #define TARGET
 #define LANES 4  /* floats in a vector */
-#define BLOCK 6  /* rows whose 2 vectors each fit into the registers */
+#if defined(__aarch64__)
+#define BLOCK 12  /* rows whose 2 vectors each fit into the registers */
+#else
+#define BLOCK 6
+#endif
 #include "method.h"
 
 #if defined(__x86_64__)

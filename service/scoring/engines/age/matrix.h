@@ -12,7 +12,7 @@ typedef int32_t NAME(ints) __attribute__((vector_size(4 * LANES)));
 #define vec NAME(vec)
 #define ints NAME(ints)
 #define INLINE TARGET static inline __attribute__((always_inline))
-#define EACH_ROW _Pragma("GCC unroll 12") for (int r = 0; r < rows; r++)
+#define EACH_ROW UNROLL for (int r = 0; r < rows; r++)
 
 enum { NAME(LINEAR), NAME(RELU), NAME(SLOPE) };
 #define LINEAR NAME(LINEAR)
