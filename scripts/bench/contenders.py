@@ -1,5 +1,6 @@
 """The servers of `agerank bench http`: ours and its rivals, started and ready, and what each is asked for."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,15 +11,20 @@ from typing import NamedTuple
 
 import typer
 
+from scripts.bench.load import post, send_all
 from scripts.bench.naive import NaiveNetwork, plain_graph
+from scripts.bench.plain import PlainNetwork
 from scripts.bench.processes import Cores, Server
+from scripts.bench.report import BenchError
 from scripts.bench.rivals import FOLDER, RIVALS
 from scripts.bench.rivals.ranking import save
 from scripts.bench.scorer import RANK, checkpoints, log_server, put_items, scorer
-from scripts.bench.work import SPEC, Catalogue, Model, publishing
+from scripts.bench.work import SPEC, Catalogue, Model, publishing, rows
 from scripts.demo_processes import environment, free_port
 from service.scoring.engines import Kind
 
+CHECKED = 20  # candidates of the request that every server is tried with
+TOLERANCE = 1e-5
 OURS, PEERS = "agerank", ("litserve", "bentoml")
 
 
@@ -40,7 +46,8 @@ def start(
     model, catalogue = Model(), Catalogue()
     with publishing(checkpoints(folder), model) as versions:
         versions.publish()
-    save(folder, spec=SPEC, graph=plain_graph(NaiveNetwork(model.params)))
+    graph = plain_graph(NaiveNetwork(model.params))
+    save(folder, spec=SPEC, graph=graph)
     url = stack.enter_context(log_server(folder, where))
     ours = stack.enter_context(scorer(folder, url, where, engine=engine)).wait()
     put_items(ours, catalogue, catalogue.items)
@@ -49,7 +56,25 @@ def start(
     for name, version in rivals.items():
         server = stack.enter_context(rival(name, folder, python, where)).wait()
         cases.append(Case(name, version, "greedy", "full", server, RIVALS[name].path))
+    for case in cases:
+        check(case, PlainNetwork(graph))
     return cases
+
+
+def check(case: Case, plain: PlainNetwork) -> None:
+    """Raises BenchError where a server does not do the work: all candidates, no warning, and of greedy the scores."""
+    request = Catalogue().request(0, CHECKED, ids_only=case.features == "ids", strategy=case.strategy)
+    outcome = send_all(case.running.port, [post(case.path, json.dumps(request).encode())])
+    if outcome.failures:
+        raise BenchError(f"{case.server} failed: {dict(outcome.failures)}")
+    answer = json.loads(outcome.answers[0])
+    found = {one["id"]: one["score"] for one in answer["items"]}
+    batch = rows(Catalogue().request(0, CHECKED))
+    scores = plain(batch.context_index, batch.item_index).tolist()
+    expected = dict(zip([one["id"] for one in request["candidates"]], scores, strict=True))
+    differs = any(abs(found.get(one, 0.0) - score) > TOLERANCE for one, score in expected.items())
+    if found.keys() != expected.keys() or "warnings" in answer or (case.strategy == "greedy" and differs):
+        raise BenchError(f"{case.server} {case.strategy} {case.features} does not do the work: {answer}")
 
 
 def rival(name: str, folder: Path, python: Path, where: Cores) -> Server:

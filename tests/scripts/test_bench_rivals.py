@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.bench.contenders import rival
+from scripts.bench.contenders import Case, check, rival
 from scripts.bench.load import closed_loop, post
 from scripts.bench.naive import NaiveNetwork, plain_graph
 from scripts.bench.plain import PlainNetwork
 from scripts.bench.processes import Server, cores
+from scripts.bench.report import BenchError
 from scripts.bench.rivals import RIVALS
 from scripts.bench.rivals.ranking import save
 from scripts.bench.work import SPEC, Catalogue, Model, rows
@@ -54,3 +55,14 @@ def test_it_answers_ids_and_scores_best_first(server: tuple[Server, str], folder
         assert found == sorted(found, reverse=True)
         assert {one["id"] for one in items} == expected.keys()
         assert np.allclose(found, [expected[one["id"]] for one in items], rtol=0.0, atol=1e-6)
+
+
+def test_one_that_does_not_do_the_work_is_refused(folder: Path) -> None:
+    other = PlainNetwork(plain_graph(NaiveNetwork(Model(seed=1).params)))
+    with rival("bare", folder, Path(sys.executable), cores(None)) as running:
+        case = Case("bare", "0", "greedy", "full", running.wait(), RIVALS["bare"].path)
+        check(case, PlainNetwork((folder / "plain.onnx").read_bytes()))
+        with pytest.raises(BenchError, match="bare greedy full does not do the work"):
+            check(case, other)
+        with pytest.raises(BenchError, match="bare failed: .*status 404"):
+            check(case._replace(path="/nowhere"), other)
