@@ -81,7 +81,10 @@ class World:
     def trainer(**changes: Any) -> Trainer:
         given: dict[str, Any] = {"strategies": STRATEGIES, "network": NETWORK, "max_pending": 100_000, **changes}
         learner = Learner(
-            ClickNetwork(World.spec, given["network"]), learning_rate=World.learning_rate, seed=World.seed
+            ClickNetwork(World.spec, given["network"]),
+            learning_rate=World.learning_rate,
+            seed=World.seed,
+            optimizer=given.get("optimizer", "adam"),
         )
         return Trainer(
             learner=learner,

@@ -14,6 +14,7 @@ from models.features import item_hashes
 from models.learner import Learner
 from models.metrics import log_loss, pcoc
 from models.networks.click import ClickNetwork
+from models.optimizers import OPTIMIZERS
 from models.types import Batch
 from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, Manifest
 from service.events import Event, decode_served
@@ -80,9 +81,12 @@ def test_how_entries_are_chunked_changes_nothing(world, entries: list[Entry], bi
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.77, 0.999])
-def test_a_restored_trainer_goes_on_with_the_same_bits(world, entries: list[Entry], bits, share: float) -> None:
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_restored_trainer_goes_on_with_the_same_bits(
+    world, entries: list[Entry], bits, share: float, optimizer: str
+) -> None:
     cut = int(share * len(entries))
-    whole, first, second = world.trainer(), world.trainer(), world.trainer()
+    whole, first, second = (world.trainer(optimizer=optimizer) for _ in range(3))
     whole.feed(entries)
     first.feed(entries[:cut])
     second.restore(manifest_of(first), first.weights(), first.state())
