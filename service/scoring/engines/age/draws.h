@@ -41,14 +41,13 @@ TARGET static void NAME(without)(const Network *net, const Tile *tile, int count
 
 /* The logits under one mask, of the last layer or of all of them in their order, to `step`. apart: floats from a
  * candidate's mask to the next one's, 0 where they share it. */
-TARGET static void NAME(draw)(const Network *net, const Method *method, const Request *request, Tile *tile,
-                              const float *mask, long apart)
+TARGET static void NAME(draw)(const Network *net, const Method *method, Tile *tile, const float *mask, long apart)
 {
     const int last = net->layers - 1;
     int layer = method->last_layer ? last : 0, count = -1;
     const float *z = tile->z[layer];
     float scale;
-    if (layer < last && request->draws > 1 && !apart) count = NAME(few)(mask, net->units[0], tile->dropped, &scale);
+    if (layer < last && !apart) count = NAME(few)(mask, net->units[0], tile->dropped, &scale);
     if (count >= 0) {
         mask += net->units[layer++];
         NAME(without)(net, tile, count, scale, tile->masked[layer]);
@@ -71,11 +70,8 @@ TARGET static void NAME(uncertainty)(const Network *net, const Method *method, c
 {
     const long size = (long)request->mask_rows * request->mask_units;
     float squares[TILE] = {0};
-    if (net->layers > 1 && request->draws > 1 && !method->last_layer)
-        NAME(layer)(net, tile, 1, tile->z[0], tile->base, LINEAR);
     for (int draw = 0; draw < request->draws; draw++) {
-        NAME(draw)(net, method, request, tile, request->masks + draw * size,
-                   request->mask_rows > 1 ? request->mask_units : 0);
+        NAME(draw)(net, method, tile, request->masks + draw * size, request->mask_rows > 1 ? request->mask_units : 0);
         for (int r = 0; r < tile->rows; r++) {
             tile->dy[r] = sigmoid(tile->step[r]) - tile->p[r];
             squares[r] += tile->dy[r] * tile->dy[r];

@@ -80,7 +80,7 @@ TARGET static void NAME(keep)(const Tile *tile, int width, int count, float *mat
         for (int i = 0; i < count; i++) AT(matrix, v, i) = AT(matrix, v, tile->place[i]);
 }
 
-/* The candidates whose gate is open, and only they, stay in the tile. scores: column 0, from the tile's first row on. */
+/* Writes the scores of a tile without exploration. Only the candidates whose gate is open stay in it. */
 TARGET static void NAME(open)(const Network *net, const Method *method, const Request *request, Tile *tile, int from)
 {
     int count = 0;
@@ -96,6 +96,7 @@ TARGET static void NAME(open)(const Network *net, const Method *method, const Re
         tile->place[count++] = r;
     }
     NAME(keep)(tile, net->padded[0], count, tile->a);
+    if (net->layers > 1) NAME(keep)(tile, net->padded[1], count, tile->base);
     for (int layer = 0; layer < net->layers; layer++) NAME(keep)(tile, net->padded[layer], count, tile->z[layer]);
     for (int i = 0; i < count; i++) tile->place[i] += from;
     tile->rows = count;

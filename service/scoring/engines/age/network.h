@@ -41,16 +41,29 @@ TARGET static void NAME(layer)(const Network *net, const Tile *tile, int layer, 
                   net->bias[layer], 1, z, finish);
 }
 
-/* z = relu(a + step dz), and f from there on: all hidden layers, and the logits. */
+/* relu(from), (rows, width). */
+TARGET static void NAME(relu)(const Tile *tile, int width, const float *from, float *to)
+{
+    for (int v = 0; v < width / LANES; v++)
+        for (int r = 0; r < tile->rows; r++) AT(to, v, r) = NAME(where)(AT(from, v, r), AT(from, v, r));
+}
+
+/* z = relu(a + step dz), and f from there on: all hidden layers, and the logits. Without a step the second layer is
+ * kept in `base` as it was before its ReLU, for the draws to start from. */
 TARGET static void NAME(forward)(const Network *net, Tile *tile, const float *step)
 {
     const int last = net->layers - 1;
-    for (int v = 0; v < net->padded[0] / LANES; v++)
+    for (int v = 0; v < net->padded[0] / LANES && step; v++)
         for (int r = 0; r < tile->rows; r++) {
-            const vec x = step ? AT(tile->a, v, r) + step[r] * AT(tile->dz, v, r) : AT(tile->a, v, r);
+            const vec x = AT(tile->a, v, r) + step[r] * AT(tile->dz, v, r);
             AT(tile->z[0], v, r) = NAME(where)(x, x);
         }
-    for (int layer = 1; layer <= last; layer++) NAME(layer)(net, tile, layer, tile->z[layer - 1], tile->z[layer], RELU);
+    if (!step) NAME(relu)(tile, net->padded[0], tile->a, tile->z[0]);
+    for (int layer = 1; layer <= last; layer++) {
+        const int kept = !step && layer == 1;
+        NAME(layer)(net, tile, layer, tile->z[layer - 1], kept ? tile->base : tile->z[layer], kept ? LINEAR : RELU);
+        if (kept) NAME(relu)(tile, net->padded[1], tile->base, tile->z[1]);
+    }
     NAME(heads)(tile, net->padded[last], tile->z[last], 0, 0, 0, net->out, net->out_bias, tile->logit);
 }
 
