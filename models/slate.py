@@ -45,7 +45,8 @@ def choose(
     count = len(item_hash)
     shown = min(top_k, count)
     greedy_order = order_by(scores.p_click * factor, item_hash, seed)
-    order = order_by(scores.score * factor, item_hash, seed)[:shown]
+    explores = not np.array_equal(scores.score, scores.p_click)
+    order = (order_by(scores.score * factor, item_hash, seed) if explores else greedy_order)[:shown]
     greedy = np.empty(count, dtype=np.int64)
     greedy[greedy_order] = np.arange(count)
     propensity = None

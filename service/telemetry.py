@@ -4,7 +4,7 @@ CTR and PCOC are ratios of counters, divided in PromQL so that they aggregate ov
 by the trainer when an attribution window closes, so that numerator and denominator are the same impressions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -25,12 +25,7 @@ STAGES = ("decode", "encode", "score", "respond")
 
 
 class ArrayHistogram(Collector):
-    """A histogram with one label that takes an array at once: Histogram.observe would take a call a candidate.
-
-    What is observed is kept as it is, and counted when there is much of it or somebody asks.
-    """
-
-    _KEEP = 64  # arrays
+    """A histogram with one label that takes an array at once: Histogram.observe would take a call a candidate."""
 
     def __init__(
         self, name: str, documentation: str, label: str, *, buckets: Sequence[float], registry: CollectorRegistry
@@ -40,25 +35,15 @@ class ArrayHistogram(Collector):
         self._names = [*map(floatToGoString, buckets), "+Inf"]
         self._counts: dict[str, Array] = {}  # label value -> (buckets + 1,) int64
         self._sums: dict[str, float] = {}
-        self._kept: dict[str, list[Array]] = {}
         registry.register(self)
 
     def observe(self, value: str, amounts: Array) -> None:
-        """Counts all of `amounts` (n,), which must not change any more, under the label value."""
-        kept = self._kept.setdefault(value, [])
-        kept.append(amounts)
-        if len(kept) >= self._KEEP:
-            self._count(value)
-
-    def _count(self, value: str) -> None:
-        amounts = np.concatenate(self._kept.pop(value))
+        """Counts all of `amounts` (n,) under the label value."""
         counts = np.bincount(np.searchsorted(self._bounds, amounts), minlength=len(self._names))
         self._counts[value] = self._counts.get(value, 0) + counts
         self._sums[value] = self._sums.get(value, 0.0) + float(amounts.sum(dtype=np.float64))
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        for value in list(self._kept):
-            self._count(value)
         family = HistogramMetricFamily(self._name, self._documentation, labels=[self._label])
         for value, counts in self._counts.items():
             buckets = [(name, float(count)) for name, count in zip(self._names, np.cumsum(counts), strict=True)]
@@ -66,11 +51,28 @@ class ArrayHistogram(Collector):
         yield family
 
 
+class Owed(Collector):
+    """Counting that is put off until somebody asks: many things at once are counted in less time than one by one.
+
+    Must be registered before the instruments that it counts on, for they are read in that order.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        #: Counts what is owed so far.
+        self.count: Callable[[], None] = lambda: None
+        registry.register(self)
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        self.count()
+        return iter(())
+
+
 class ScorerMetrics:
     """What the scoring process tells."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self.owed = Owed(registry)
         self.requests = Counter("agerank_requests_total", "Requests answered.", ["route", "status"], registry=registry)
         self.latency = Histogram(
             "agerank_request_seconds",
@@ -79,10 +81,10 @@ class ScorerMetrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
-        self.stage = Histogram(
+        self.stage = ArrayHistogram(
             "agerank_rank_stage_seconds",
             "Time of one stage of POST /v1/rank: decode, encode, score, respond.",
-            ["stage"],
+            "stage",
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )

@@ -93,24 +93,24 @@ class Ranker:
             return self._finish(work, ranking)
 
     def _begin(self, body: bytes) -> _Work:
-        stages, loaded = self._tally.stages(), self.ready()
+        stages, loaded = Stages(), self.ready()
         request = loaded.decoder.decode(body, max_candidates=self._max_candidates)
         terms = self._settle(loaded, request)
-        stages.end("decode")
+        stages.end()
         rows = encode_rows(loaded, request)
-        stages.end("encode")
+        stages.end()
         return _Work(loaded, rows, terms, stages)
 
     def _finish(self, work: _Work, ranking: Ranking) -> bytes:
         loaded, rows, terms, stages = work
-        stages.end("score")
+        stages.end()
         told = shown(rows, ranking)
         record = to_served(loaded, terms, rows, ranking, told, time_ms=time.time_ns() // 1_000_000)
         warnings = [*self._log(record), *rows.warnings]
         response = to_response(loaded, terms, rows, ranking, told, warnings=warnings, took_ms=stages.so_far_ms)
         answer = schemas.encode(response)
-        self._tally.ranked(terms.strategy, ranking)
-        stages.end("respond")
+        stages.end()
+        self._tally.ranked(terms.strategy, ranking, stages)
         return answer
 
     def _settle(self, loaded: Loaded, request: RankRequest) -> Terms:

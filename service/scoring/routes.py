@@ -209,5 +209,13 @@ def _answer(struct: Struct) -> Response:
     return _json(schemas.encode(struct))
 
 
+class _Json(Response):
+    """Made in less time than its base, which looks for headers that nobody gave."""
+
+    def __init__(self, body: bytes, code: int) -> None:
+        self.body, self.status_code, self.background = body, code, None
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+
+
 def _json(body: bytes, code: int = 200) -> Response:
-    return Response(body, code, media_type="application/json")
+    return _Json(body, code)

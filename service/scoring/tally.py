@@ -1,22 +1,15 @@
-"""What rankings are counted as. Every child of an instrument is looked up once: a request has no time for it."""
+"""What rankings are counted as: many at once, when there are many or somebody asks. A request has no time for it."""
 
 import time
+from collections import defaultdict
 from typing import NamedTuple
 
 import numpy as np
-from prometheus_client import Counter, Histogram
 
 from service.scoring.ranking import Ranking
 from service.telemetry import STAGES, ScorerMetrics
 
-
-class _Counters(NamedTuple):
-    """Of one strategy."""
-
-    slots: Counter
-    changed: Counter
-    gate_open: Counter
-    gate_shut: Counter
+_MOST = 64  # rankings that are kept to be counted
 
 
 class Tally:
@@ -24,50 +17,61 @@ class Tally:
 
     def __init__(self, lane: str, metrics: ScorerMetrics) -> None:
         self._lane, self._metrics = lane, metrics
-        self._stages = {name: metrics.stage.labels(name) for name in STAGES}
-        self._counters: dict[str, _Counters] = {}  # as many as strategies were served
+        self._kept: defaultdict[str, list[_Ranked]] = defaultdict(list)  # strategy -> not counted yet
+        self._waiting = 0
+        metrics.owed.count = self._count
 
-    def stages(self) -> "Stages":
-        """A clock for one request."""
-        return Stages(self._stages)
+    def ranked(self, strategy: str, ranking: Ranking, stages: "Stages") -> None:
+        """Notes one answer."""
+        self._kept[strategy].append(_Ranked(ranking, stages))
+        self._waiting += 1
+        if self._waiting >= _MOST:
+            self._count()
 
-    def ranked(self, strategy: str, ranking: Ranking) -> None:
-        """Counts one answer."""
-        metrics, scores, slate = self._metrics, ranking.scores, ranking.slate
-        counters = self._counters.get(strategy) or self._begin(strategy)
-        count, is_open = len(scores.gate_open), int(scores.gate_open.sum())
-        metrics.candidates.observe(count)
-        counters.slots.inc(len(slate.order))
-        counters.changed.inc(int(slate.explored.sum()))
-        counters.gate_open.inc(is_open)
-        counters.gate_shut.inc(count - is_open)
-        metrics.uncertainty.observe(strategy, np.abs(scores.uncertainty[slate.order]))
-        metrics.delta.observe(strategy, np.abs((scores.score - scores.p_click)[slate.order]))
+    def _count(self) -> None:
+        kept, self._waiting = dict(self._kept), 0
+        self._kept.clear()
+        for strategy, ranked in kept.items():
+            self._count_rankings(strategy, [one.ranking for one in ranked])
+        stages = [one.stages.seconds for ranked in kept.values() for one in ranked]
+        for name, seconds in zip(STAGES, zip(*stages, strict=True), strict=False):
+            self._metrics.stage.observe(name, np.array(seconds))
 
-    def _begin(self, strategy: str) -> _Counters:
-        metrics, lane = self._metrics, self._lane
-        counters = self._counters[strategy] = _Counters(
-            metrics.slots.labels(lane, strategy),
-            metrics.changed_slots.labels(lane, strategy),
-            metrics.gate.labels(strategy, "true"),
-            metrics.gate.labels(strategy, "false"),
-        )
-        return counters
+    def _count_rankings(self, strategy: str, rankings: list[Ranking]) -> None:
+        metrics, labels = self._metrics, (self._lane, strategy)
+        for ranking in rankings:
+            metrics.candidates.observe(len(ranking.scores.score))
+        gates = np.concatenate([one.scores.gate_open for one in rankings])
+        explored = np.concatenate([one.slate.explored for one in rankings])
+        is_open, changed = int(gates.sum()), int(explored.sum())
+        metrics.slots.labels(*labels).inc(len(explored))
+        metrics.changed_slots.labels(*labels).inc(changed)
+        metrics.gate.labels(strategy, "true").inc(is_open)
+        metrics.gate.labels(strategy, "false").inc(len(gates) - is_open)
+        uncertainty = np.concatenate([one.scores.uncertainty[one.slate.order] for one in rankings])
+        delta = np.concatenate([(one.scores.score - one.scores.p_click)[one.slate.order] for one in rankings])
+        metrics.uncertainty.observe(strategy, np.abs(uncertainty))
+        metrics.delta.observe(strategy, np.abs(delta))
 
 
 class Stages:
     """The time that each stage of one request takes, from when this is made."""
 
-    def __init__(self, stages: dict[str, Histogram]) -> None:
-        self._stages = stages
+    def __init__(self) -> None:
         self._started = self._last = time.perf_counter()
+        self.seconds: list[float] = []  # in the order of telemetry.STAGES
 
-    def end(self, stage: str) -> None:
-        """Now `stage` is over, and the next begins."""
+    def end(self) -> None:
+        """The next begins."""
         now = time.perf_counter()
-        self._stages[stage].observe(now - self._last)
+        self.seconds.append(now - self._last)
         self._last = now
 
     @property
     def so_far_ms(self) -> float:
         return round((time.perf_counter() - self._started) * 1e3, 3)
+
+
+class _Ranked(NamedTuple):
+    ranking: Ranking
+    stages: Stages
