@@ -102,7 +102,7 @@ static void embed(const Side *side, const int32_t *index, const float *weight, f
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define UNROLL _Pragma("GCC unroll 12")
+#define UNROLL _Pragma("GCC unroll 14")
 #endif
 
 #define JOIN_(name, suffix) name##_##suffix
@@ -113,7 +113,7 @@ static void embed(const Side *side, const int32_t *index, const float *weight, f
 #define TARGET
 #define LANES 4  /* floats in a vector */
 #if defined(__aarch64__)
-#define BLOCK 12  /* rows whose 2 vectors each fit into the registers */
+#define BLOCK 14  /* rows whose 2 vectors each fit into the registers */
 #else
 #define BLOCK 6
 #endif
@@ -129,7 +129,7 @@ static void embed(const Side *side, const int32_t *index, const float *weight, f
 #define PATH avx512
 #define TARGET __attribute__((target("avx512f,avx2,fma")))
 #define LANES 16
-#define BLOCK 12
+#define BLOCK 14
 #include "method.h"
 #endif
 

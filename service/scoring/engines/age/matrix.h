@@ -79,7 +79,7 @@ TARGET static void NAME(product)(int rows, long stride, int depth, int width, co
     case n: NAME(block)(n, stride, depth, at, weights, begin, start_stride, start_row, to, finish); break;
                 CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #if BLOCK > 6
-                CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+                CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
 #endif
 #undef CASE
             }
