@@ -15,6 +15,7 @@ value and is learned like any other.
 """
 
 import math
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -29,6 +30,9 @@ Kind = Literal["categorical", "multi_hot", "numeric"]
 
 _SIDES = ("user", "context", "item")
 _KINDS = ("categorical", "multi_hot", "numeric")
+
+
+_NO_NAME = re.compile(r"[\"\\\x00-\x1f]")  # what JSON would have to escape
 
 
 class SpecError(ValueError):
@@ -73,6 +77,7 @@ class Field:
 
     def check(self) -> None:
         where = f"field {self.name!r}"
+        _check_name(self.name, where)
         if self.side not in _SIDES:
             raise SpecError(f"{where}: side must be one of {', '.join(_SIDES)}, not {self.side!r}")
         if self.kind == "sequence":  # type: ignore[comparison-overlap]  # reserved: sequences need their own network
@@ -87,6 +92,11 @@ class Field:
             raise SpecError(f"{where}: pooling must be mean or sum, not {self.pooling!r}")
         if self.source not in ("features", "id") or (self.source == "id" and self.side == "context"):
             raise SpecError(f"{where}: source must be features, or id for a user or item field")
+
+
+def _check_name(name: str, where: str) -> None:
+    if not name or _NO_NAME.search(name):
+        raise SpecError(f"{where}: a name must not be empty, nor hold a quotation mark, a backslash or a control")
 
 
 class Column(NamedTuple):

@@ -9,6 +9,7 @@ from service.errors import (
     BadRequest,
     CheckpointError,
     EventError,
+    Full,
     Internal,
     Invalid,
     MethodNotAllowed,
@@ -25,6 +26,7 @@ STATUS = {
     MethodNotAllowed: 405,
     TooLarge: 413,
     Invalid: 422,
+    Full: 507,
     Internal: 500,
     Unavailable: 503,
 }

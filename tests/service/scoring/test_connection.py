@@ -187,8 +187,8 @@ def test_a_caller_may_wait_for_less(ready: Settings, serving: Serving) -> None:
             assert (refused.status_code, refused.json()["code"]) == (400, "invalid_header")
 
 
-def begun(client: httpx.Client) -> float:
-    return metric(client, 'agerank_rank_stage_seconds_count{stage="decode"}')
+def ranked(client: httpx.Client) -> float:
+    return metric(client, "agerank_rank_candidates_count")
 
 
 def test_nobody_computes_what_nobody_waits_for(ready: Settings, serving: Serving, until: Until) -> None:
@@ -196,7 +196,7 @@ def test_nobody_computes_what_nobody_waits_for(ready: Settings, serving: Serving
     with serving(ready.model_copy(update={"max_in_flight": 2})) as client:
         with connected(client) as hog:
             hog.sendall(request(ASK | {"strategy": "endless", "top_k": 1}))
-            until(lambda: begun(client) == 1.0)
+            until(lambda: metric(client, "agerank_requests_in_flight") == 2.0)
             late = client.post("/v1/rank", json=ASK, headers={"X-Deadline-Ms": "50"})
             assert (late.status_code, late.json()["code"]) == (503, "deadline_exceeded")
             with connected(client) as leaver:
@@ -207,10 +207,10 @@ def test_nobody_computes_what_nobody_waits_for(ready: Settings, serving: Serving
                 assert shed.headers["retry-after"] == "1"
                 assert client.post("/v1/events", json={"events": []}).status_code == 202  # a limit of its own
             until(lambda: metric(client, 'agerank_requests_total{route="/v1/rank",status="499"}') == 1.0)
-            assert begun(client) == 1.0
+            assert ranked(client) == 0.0
         until(lambda: metric(client, 'agerank_requests_total{route="/v1/rank",status="499"}') == 2.0)
         assert client.post("/v1/rank", json=ASK).status_code == 200
-        assert begun(client) == 2.0
+        assert ranked(client) == 1.0
 
 
 def test_a_long_ranking_ends_with_its_deadline(ready: Settings, serving: Serving) -> None:
