@@ -19,11 +19,12 @@ from service.scoring.engines import SeededNoise
 
 @dataclass(frozen=True)
 class _Ranking:
-    """One strategy: its session, the binding that holds the parameters, and the names of what else it reads."""
+    """One strategy: its session, the binding that points to the parameters, and the names of what else it reads."""
 
     session: Any  # onnxruntime ships no types
     binding: Any
     inputs: tuple[str, ...]
+    values: Mapping[str, Any]  # kept: not every onnxruntime that we take keeps what is bound
 
     def run(self, given: Mapping[str, Array]) -> Scores:
         """Not to be called by two threads at once: a binding holds the inputs and outputs of one run."""
@@ -91,7 +92,7 @@ def _bind(strategy: str, session: Any, values: Mapping[str, Any]) -> _Ranking:
             found = "nothing" if value is None else str(value.shape())
             raise CheckpointError("shape_mismatch", f"{strategy}: {one.name} is {found}, not {one.shape}")
         binding.bind_ortvalue_input(one.name, value)
-    return _Ranking(session, binding, tuple(inputs))
+    return _Ranking(session, binding, tuple(inputs), values)
 
 
 def _session(strategy: str, graph: bytes, threads: int) -> Any:

@@ -1,8 +1,10 @@
 """Every engine ranks as the policy does: equal within 1e-5 at any batch size, for every method and scope."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import asdict
 
 import msgspec
@@ -155,6 +157,18 @@ def test_new_weights_run_through_the_same_sessions(learner, manifest, graphs):
     assert not np.array_equal(after.score, before.score)
     # The old version keeps its own weights as long as a request holds it.
     assert np.array_equal(first.scores("greedy", batch, {}, 0.0, impressions).score, before.score)
+
+
+def test_weights_live_as_long_as_their_engine(learner, manifest, graphs):
+    """Newer onnxruntimes keep what is bound to them, 1.20 does not."""
+    given = {name: value.copy() for name, value in learner.prepared().items()}
+    alive = [weakref.ref(value) for value in given.values()]
+    engine = load("onnx", manifest, graphs, given)
+    del given
+    for ranking in engine._rankings.values():
+        getattr(ranking.binding, "_bound_inputs", {}).clear()
+    gc.collect()
+    assert all(one() is not None for one in alive)
 
 
 @pytest.mark.parametrize("kind", KINDS)
