@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = Path("service/scoring/engines/age/age.c")
 LIBRARY = Path("service/scoring/engines/_age.so")  # ignored by git, so named as an artifact
-# Not -march: the file itself names the instruction sets, and chooses when it runs. Products and sums are fused on each.
+# Not -march: the file itself names the instruction sets, and chooses when it runs. Where they can, they fuse.
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fPIC", "-shared")
 
 
@@ -33,7 +34,10 @@ class KernelHook(BuildHookInterface):
 def compile_kernel(root: Path) -> bool:
     """Whether there is a library now. $CC is the compiler, `cc` where it is not set."""
     (root / LIBRARY).unlink(missing_ok=True)  # one of another source, or another machine, is worse than none
-    command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, "-o", str(LIBRARY), str(SOURCE), "-lm"]
+    sources = sorted((root / SOURCE).parent.glob("*.[ch]"))
+    checksum = zlib.crc32(b"".join(one.read_bytes() for one in sources))
+    cc = shlex.split(os.environ.get("CC", "cc"))
+    command = [*cc, *FLAGS, f"-DSOURCE={checksum}u", "-o", str(LIBRARY), str(SOURCE), "-lm"]
     try:
         subprocess.run(command, cwd=root, check=True)
     except (OSError, subprocess.CalledProcessError) as error:

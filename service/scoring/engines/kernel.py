@@ -5,8 +5,9 @@ Field for field the structures are those of the C file; their comments are there
 
 import ctypes
 import math
+import zlib
 from collections.abc import Mapping, Sequence
-from ctypes import POINTER, Structure, addressof, byref, c_char, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, addressof, byref, c_char, c_float, c_int32, c_int64, c_uint32, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from models.spec import FeatureSpec, Layout
 from models.types import Array, Batch, Scores
 from service.errors import CheckpointError
 
-LIBRARY = Path(__file__).with_name("_age.so")
+SOURCE = Path(__file__).with_name("age")
+LIBRARY = SOURCE.with_name("_age.so")
 LAYERS = 8
 
 _NO_MEMORY = 1
@@ -55,7 +57,7 @@ class Method(Structure):
     """`models.exploration.age.Age` in numbers."""
 
     _fields_ = [
-        *((name, c_int32) for name in ("ucb", "last_layer", "pgd", "projected", "steps", "gate")),
+        *((name, c_int32) for name in ("ucb", "last_layer", "own_masks", "pgd", "projected", "steps", "gate")),
         ("threshold", c_float),
         ("max_impressions", c_int64),
     ]
@@ -71,13 +73,22 @@ class _Request(Structure):
 
 
 def library() -> ctypes.CDLL:
-    """Raises OSError: it was not compiled, or for another machine."""
+    """Raises OSError: it was not compiled, or for another machine, or from another source than the one here."""
     return _opened(LIBRARY)
 
 
 @cache
 def _opened(path: Path) -> ctypes.CDLL:
-    return ctypes.CDLL(str(path))
+    opened = ctypes.CDLL(str(path))
+    # Structures that differ would be read beyond their ends.
+    if not hasattr(opened, "age_source") or c_uint32.in_dll(opened, "age_source").value != _checksum():
+        raise OSError(f"{path}: compiled from another source")
+    return opened
+
+
+def _checksum() -> int:
+    """As `hatch_build.py` computes it."""
+    return zlib.crc32(b"".join(one.read_bytes() for one in sorted(SOURCE.glob("*.[ch]"))))
 
 
 class Kernel:
@@ -116,7 +127,7 @@ class Kernel:
         """
         rows, context, item = len(batch.item_index), self._spec.context.slots, self._spec.item.slots
         units = self._hidden[-1] if method.last_layer else sum(self._hidden)
-        draws, mask_rows = len(masks), 1 if masks.shape[1] == 1 else rows
+        draws, mask_rows = len(masks), rows if method.own_masks else 1
         given = (
             _array(batch.context_index, np.int32, (1, context)),
             _array(batch.item_index, np.int32, (rows, item)),

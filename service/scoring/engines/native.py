@@ -91,6 +91,7 @@ def method(options: Mapping[str, object]) -> Method:
     return Method(
         ucb=age.uncertainty == "ucb",
         last_layer=age.dropout == "last_layer",
+        own_masks=age.mask_scope == "candidate",
         pgd=age.direction == "pgd",
         projected=age.direction == "pgd" and age.pgd == "projected",
         steps=age.steps,

@@ -45,7 +45,7 @@ typedef struct {
 
 /* models.exploration.age.Age */
 typedef struct {
-    int32_t ucb, last_layer, pgd, projected, steps, gate;
+    int32_t ucb, last_layer, own_masks, pgd, projected, steps, gate;  /* own_masks: a candidate's mask is its own */
     float threshold;
     int64_t max_impressions;
 } Method;
@@ -53,7 +53,7 @@ typedef struct {
 typedef struct {
     const int32_t *context_index, *item_index;  /* (1, Kc), (B, Ki) */
     const float *context_weight, *item_weight;
-    const float *masks;                         /* (S, R, U) */
+    const float *masks;                         /* (S, R, U), R = B of own masks, else 1 */
     const int64_t *impressions;                 /* (B,) */
     float *scores;                              /* (COLUMNS, B), written */
     float lambda;
@@ -132,6 +132,9 @@ static void embed(const Side *side, const int32_t *index, const float *weight, f
 #define BLOCK 14
 #include "method.h"
 #endif
+
+/* Checksum of these files, which tells `kernel.py` whether it reads the same ones. */
+const uint32_t age_source = SOURCE;
 
 /* The best path of this CPU: 0 portable, 1 AVX2, 2 AVX-512; each machine has all below. */
 int age_best(void)

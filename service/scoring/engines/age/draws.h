@@ -71,7 +71,7 @@ TARGET static void NAME(uncertainty)(const Network *net, const Method *method, c
     const long size = (long)request->mask_rows * request->mask_units;
     float squares[TILE] = {0};
     for (int draw = 0; draw < request->draws; draw++) {
-        NAME(draw)(net, method, tile, request->masks + draw * size, request->mask_rows > 1 ? request->mask_units : 0);
+        NAME(draw)(net, method, tile, request->masks + draw * size, method->own_masks ? request->mask_units : 0);
         for (int r = 0; r < tile->rows; r++) {
             tile->dy[r] = sigmoid(tile->step[r]) - tile->p[r];
             squares[r] += tile->dy[r] * tile->dy[r];

@@ -19,8 +19,9 @@ enum { NAME(LINEAR), NAME(RELU), NAME(SLOPE) };
 #define RELU NAME(RELU)
 #define SLOPE NAME(SLOPE)
 
-/* x where gate > 0, else 0: ReLU is where(x, x), and so is its derivative's product, where(x, z). */
-INLINE vec NAME(where)(vec x, vec gate) { return (vec)((ints)x & (gate > (vec){0})); }
+/* 0 where gate <= 0, else x: ReLU is where(x, x), and so is its derivative's product, where(x, z). What is not a
+ * number stays so, lest a score that means nothing looked like one. */
+INLINE vec NAME(where)(vec x, vec gate) { return (vec)((ints)x & ~(gate <= (vec){0})); }
 
 INLINE float NAME(sum)(vec x)
 {

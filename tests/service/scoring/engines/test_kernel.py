@@ -1,8 +1,10 @@
 """The compiled kernel against the method's own code in float64, which test_age holds to autograd. On every path."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,18 +137,20 @@ def test_networks_of_any_shape(spec: str, hidden: tuple[int, ...], path: int) ->
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("variant", ["literal_3", "projected_3", "ucb", "ucb_last_layer"])
+@pytest.mark.parametrize("variant", ["literal_3", "projected_3", "ucb", "ucb_last_layer", "candidate", "ucb_candidate"])
 def test_a_candidate_has_the_same_bits_in_any_company(variant: str, path: int) -> None:
     every, age = case(450), Age(rate=0.1, **VARIANTS[variant])
     masks, packed = every.masks(age), every.kernel(path)
 
     def scores(rows: Array) -> Scores:
         batch = every.batch._replace(item_index=every.batch.item_index[rows], item_weight=every.batch.item_weight[rows])
-        return packed.scores(method(asdict(age)), batch, masks, LAMBDA, every.impressions[rows])
+        mask = masks[:, rows] if age.mask_scope == "candidate" else masks
+        return packed.scores(method(asdict(age)), batch, mask, LAMBDA, every.impressions[rows])
 
     whole = scores(np.arange(450))
-    for count in (1, 2, 7, 63, 64, 65, 72, 73, 145, 450):
-        rows = np.random.default_rng(count).permutation(450)[:count]
+    alone = [np.array([row]) for row in range(25)]
+    some = [np.random.default_rng(count).permutation(450)[:count] for count in (2, 7, 63, 64, 65, 72, 73, 145, 450)]
+    for rows in alone + some:
         for one, other in zip(scores(rows), whole, strict=True):
             assert np.array_equal(one, other[rows])
 
@@ -182,6 +186,29 @@ def test_saturated_predictions(options: dict[str, Any], bias: float, path: int) 
     one = case()
     saturated = one._replace(params=one.params | {"mlp.out.bias": torch.tensor(bias)})
     assert all(np.isfinite(column).all() for column in saturated.check(Age(gate="none", rate=0.1, **options), path))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("place", ["embedding.item_2", "mlp.1.bias"])
+@pytest.mark.parametrize("options", [{}, {"uncertainty": "ucb", "pgd": "projected"}], ids=str)
+def test_what_is_no_number_does_not_become_one(options: dict[str, Any], place: str, path: int) -> None:
+    """Weights are finite when they are loaded; what is computed from those that exploded need not be."""
+    one = case()
+    exploded = one._replace(params=one.params | {place: torch.full_like(one.params[place], torch.nan)})
+    scores = exploded.found(Age(gate="none", rate=0.1, **options), path)
+    assert np.isnan(scores.p_click).all()
+    assert np.isnan(scores.score).all()
+
+
+def test_refuses_a_library_of_another_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editable installation whose source moved on."""
+    monkeypatch.setattr(kernel, "SOURCE", Path(shutil.copytree(kernel.SOURCE, tmp_path / "age")))
+    monkeypatch.setattr(kernel, "LIBRARY", Path(shutil.copy(kernel.LIBRARY, tmp_path / "same.so")))
+    assert kernel.library().age_best() == PATHS[-1]
+    (tmp_path / "age" / "draws.h").write_text("/* changed */")
+    monkeypatch.setattr(kernel, "LIBRARY", Path(shutil.copy(kernel.LIBRARY, tmp_path / "_age.so")))
+    with pytest.raises(OSError, match="another source"):
+        kernel.library()
 
 
 def test_no_candidates() -> None:
