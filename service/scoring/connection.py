@@ -1,10 +1,14 @@
 """Connections as uvicorn serves them, without its patience: who is slow, or silent, holds none for long."""
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sized
 from typing import Any, Literal, NamedTuple
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 class Limits(NamedTuple):
@@ -31,11 +35,13 @@ class Connection(HttpToolsProtocol):
         self.on_leave: Callable[[], object] | None = None
         self._limits = limits
         self._reads: Literal["nothing", "head", "body"] = "nothing"
+        self._begun = False  # a request, in what was received last
         self._head_bytes = self._ignored_bytes = 0
         self._head, self._answer = _Timer(), _Timer()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -46,11 +52,14 @@ class Connection(HttpToolsProtocol):
             self.on_leave()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        self._begun = False
+        super().data_received(data if self._reads == "body" else _without_upgrade(data))
         if self.transport.is_closing():
             return
         if self._reads == "head":
-            self._head_bytes += len(data)
+            # Of data in which a head begins the most may be requests before it.
+            read = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            self._head_bytes += read if self._begun else len(data)
             if self._head_bytes > self._limits.head_bytes:
                 self.send_400_response("The headers are too large.")
                 return
@@ -62,7 +71,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._reads, self._head_bytes, self._ignored_bytes = "head", 0, 0
+        self._reads, self._begun, self._head_bytes, self._ignored_bytes = "head", True, 0, 0
         self.scope["state"]["caller"] = self
 
     def on_headers_complete(self) -> None:
@@ -100,6 +109,31 @@ class Connection(HttpToolsProtocol):
     def _wait_for_reader(self) -> None:
         """A connection that is closed, too, stays until its last byte is read."""
         self._answer.start(self.loop, self._limits.answer_s, self.transport.abort)
+
+
+class _Flow(FlowControl):
+    """Reads nothing more while requests wait for their turn: a caller could heap them up in memory without end.
+
+    Args:
+        waiting: those requests.
+    """
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The same without the wish for another protocol in its head: the parser would take the body for that protocol.
+
+    Clients ask so by default that send plain HTTP/1.1 all the same, such as Java's.
+    """
+    found = _UPGRADE.search(data, 0, data.find(b"\r\n\r\n") % (len(data) + 1))
+    return data if found is None else data[: found.start()] + b"\r\nignored:" + data[found.end() :]
 
 
 class _Timer:

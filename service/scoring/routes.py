@@ -192,7 +192,10 @@ async def model_ready(request: Request) -> Response:
 @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     scorer: Scorer = request.state.scorer
-    encode, media_type = choose_encoder(request.headers.get("Accept", ""))
+    try:
+        encode, media_type = choose_encoder(request.headers.get("Accept", ""))
+    except (TypeError, ValueError):  # of a version that is none
+        encode, media_type = choose_encoder("")
     return Response(encode(scorer.metrics.registry), media_type=media_type)
 
 

@@ -4,7 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -114,6 +114,41 @@ def test_headers_have_an_end(ready: Settings, serving: Serving) -> None:
         caller.sendall(b"POST /v1/rank HTTP/1.1\r\n")
         caller.sendall(40 * (b"X-Long: " + b"x" * 2_000 + b"\r\n"))
         assert rest(caller).startswith(b"HTTP/1.1 400")
+
+
+def test_headers_after_large_requests_are_not_large(ready: Settings, serving: Serving) -> None:
+    large = request(ASK | {"candidates": [{"id": f"{number:0200d}"} for number in range(400)]})
+    with serving(ready) as client, connected(client) as caller:
+        caller.sendall(large + large[:10])
+        time.sleep(0.1)
+        caller.sendall(large[10:] + request(ASK, connection="close"))
+        assert rest(caller).count(b"HTTP/1.1 200") == 3
+
+
+def test_requests_that_wait_for_their_turn_are_bounded(ready: Settings, serving: Serving) -> None:
+    part = head("/nowhere", content_length=50_000) + b" " * 50_000
+    most = answered = 0
+    with serving(ready) as client, connected(client) as caller:
+        caller.setblocking(False)
+        waiting = memoryview(part * 1_000)
+        sent = 0
+        until = time.monotonic() + 2.0
+        while sent < len(waiting) and time.monotonic() < until:
+            with suppress(BlockingIOError):
+                sent += caller.send(waiting[sent : sent + len(part)])
+            with suppress(BlockingIOError):
+                answered += caller.recv(100_000).count(b"HTTP/1.1 404")
+            most = max(most, sent - answered * len(part))
+    assert answered
+    assert most < 15_000_000  # which is what the system's buffers take
+
+
+def test_who_would_rather_speak_another_protocol_is_answered_in_this_one(ready: Settings, serving: Serving) -> None:
+    with serving(ready) as client, connected(client) as caller:
+        caller.sendall(request(ASK, Connection="Upgrade, HTTP2-Settings", Upgrade="h2c", HTTP2_Settings="AA"))
+        assert caller.recv(100_000).startswith(b"HTTP/1.1 200")
+        caller.sendall(request(ASK, Connection="close"))
+        assert rest(caller).startswith(b"HTTP/1.1 200")
 
 
 def test_a_body_that_is_too_long_is_refused_before_it_comes(ready: Settings, serving: Serving) -> None:

@@ -181,6 +181,12 @@ def test_metrics_in_either_format(api: httpx.Client) -> None:
     assert openmetrics.text.endswith("# EOF\n")
 
 
+def test_metrics_for_who_asks_for_no_version(api: httpx.Client) -> None:
+    odd = api.get("/metrics", headers={"Accept": "application/openmetrics-text; version=abc"})
+    assert odd.status_code == 200
+    assert odd.headers["content-type"].startswith("text/plain")
+
+
 def test_before_the_first_version_it_is_live_and_says_why_it_is_not_ready(
     settings: Settings, publish: Publish, serving: Serving, until: Until
 ) -> None:
