@@ -137,7 +137,7 @@ class Batcher:
                 return None
             left = self._queue[0].arrived + self._wait_s - time.monotonic()
             self._changed.wait_for(lambda: self._closed or self._is_full(), timeout=left)
-            return self._take()
+            return self._take() if self._queue else None  # refused meanwhile
 
     def _is_full(self) -> bool:
         """Whether waiting could bring nothing more into the next batch."""

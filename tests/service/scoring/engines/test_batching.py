@@ -176,6 +176,19 @@ async def test_a_device_that_hangs_holds_up_no_end(make) -> None:
     await hanging
 
 
+async def test_refused_before_the_worker_wakes(make) -> None:
+    """The grace is over by the time it has left its wait for company."""
+    batcher = make(wait_s=20.0, grace_s=0.01)
+    await batcher.__aenter__()
+    (left,) = await queue(batcher, Recorder(), request(1))
+    await asyncio.sleep(0.05)
+    with batcher._changed:  # so that it cannot
+        await batcher.__aexit__(None, None, None)
+    with pytest.raises(Unavailable):
+        await left
+    await asyncio.to_thread(batcher._thread.join, 20.0)
+
+
 async def test_under_a_storm_everyone_gets_their_own(make) -> None:
     groups, rng = [Recorder() for _ in range(3)], np.random.default_rng(0)
     async with make(wait_s=0.0005) as batcher:
