@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     # Scorer
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
-    engine: Literal["native", "onnx", "torch"] = "onnx"
+    engine: Literal["native", "onnx", "torch"] = "native"
     batch_wait_s: float = Field(0.0002, ge=0, le=1)
     batch_rows: Positive = 2_048
     batch_fuse: bool = False

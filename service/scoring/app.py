@@ -101,6 +101,7 @@ def configuration(settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nobody asks where a request came from
         timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # a fraction will do
         timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s),
     )
