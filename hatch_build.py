@@ -33,12 +33,12 @@ class KernelHook(BuildHookInterface):
 
 def compile_kernel(root: Path) -> bool:
     """Whether there is a library now. $CC is the compiler, `cc` where it is not set."""
-    (root / LIBRARY).unlink(missing_ok=True)  # one of another source, or another machine, is worse than none
     sources = sorted((root / SOURCE).parent.glob("*.[ch]"))
     checksum = zlib.crc32(b"".join(one.read_bytes() for one in sources))
     cc = shlex.split(os.environ.get("CC", "cc"))
     command = [*cc, *FLAGS, f"-DSOURCE={checksum}u", "-o", str(LIBRARY), str(SOURCE), "-lm"]
     try:
+        (root / LIBRARY).unlink(missing_ok=True)  # one of another source, or another machine, is worse than none
         subprocess.run(command, cwd=root, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         print(f'the kernel of engine = "native" was not compiled: {error}; install a C compiler', file=sys.stderr)

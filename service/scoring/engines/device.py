@@ -57,7 +57,7 @@ class Device:
         fuse: bool = False,
     ) -> None:
         self._network, self._strategies = network, dict(strategies)
-        self._holds = params  # the version that is in the buffers
+        self._holds: Params | None = params  # the version that is in the buffers
         where = next(iter(params.values())).device
         self.stream = torch.cuda.Stream(where) if where.type == "cuda" else None  # type: ignore[no-untyped-call]
         if self.stream:
@@ -97,6 +97,7 @@ class Device:
         plan = self.plan(strategy, sum(one.rows for one in requests))
         with torch.inference_mode(), torch.cuda.stream(self.stream):
             if self._holds is not params:
+                self._holds = None  # neither, should it fail on the way
                 for name, value in params.items():
                     self._params[name].copy_(value)
                 self._holds = params

@@ -172,6 +172,15 @@ async def test_together_as_alone(batcher: Batcher, metrics: ScorerMetrics) -> No
     assert batches < 0.7 * requests  # or nothing was tested
 
 
+async def test_after_a_swap_that_failed_half_way_no_version_is_taken_for_another(batcher: Batcher) -> None:
+    one = Version(3, batcher)
+    broken = Version(4, batcher, previous=one)
+    broken.engine._rankings["greedy"].params["mlp.out.bias"] = torch.zeros(2)
+    with pytest.raises(RuntimeError, match="shape"):
+        await broken.engine.submit("greedy", *make_request(broken.manifest, "greedy", 0, 20))
+    await one.check("greedy", 0, 20)
+
+
 async def test_requests_in_one_batch_keep_their_own_noise(batcher: Batcher) -> None:
     """Of the same candidates: only the request's seed tells them apart."""
     version = Version(3, batcher)
