@@ -107,7 +107,7 @@ class ScorerMetrics:
         )
         self.uncertainty = ArrayHistogram(
             "agerank_uncertainty",
-            "Absolute prediction uncertainty |dy| of the shown candidates.",
+            "Absolute prediction uncertainty |dy| of the shown candidates whose gate was open.",
             "strategy",
             buckets=UNCERTAINTY_BUCKETS,
             registry=registry,

@@ -104,7 +104,7 @@ class Changes(NamedTuple):
     items: list[Item]
     position: str  # of the last change read
     behind_s: float  # time between that and the newest there is
-    lost: bool  # whether there were others, which are gone from the stream
+    lost: bool  # whether there were others, which are gone, or those read before are: a server may go back in time
 
 
 class Catalog:
@@ -159,7 +159,7 @@ class Catalog:
         position = last.decode()
         newest = info["last-generated-id"].decode() if info else position
         behind_s = max(0, order(newest)[0] - order(position)[0]) / 1e3
-        return Changes(_pairs(lengths, joined), position, behind_s, lost(info, after))
+        return Changes(_pairs(lengths, joined), position, behind_s, lost(info, after) or order(newest) < order(after))
 
     async def _info(self) -> Mapping[str, Any] | None:
         """Of the stream, None where there is none."""

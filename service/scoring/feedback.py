@@ -1,6 +1,7 @@
 """POST /v1/events without HTTP: what callers report goes to the log, and each event gets its own result."""
 
 import asyncio
+import math
 import time
 
 import msgspec
@@ -48,15 +49,18 @@ class Feedback:
         self._max_events, self._maxlen = max_events, maxlen
         self._remember_s, self._timeout_s = remember_s, timeout_s
 
-    async def post(self, body: bytes) -> bytes:
+    async def post(self, body: bytes, *, within_s: float = math.inf) -> bytes:
         """The response to a batch. An event is accepted only when Redis has it.
+
+        Args:
+            within_s: how long Redis may take this time, at most `timeout_s`.
 
         Raises:
             ServiceError: of a wrong batch, or log_unavailable: then the same batch may be sent again, and an event that
                 did reach the log is a duplicate.
         """
         read = [_read(raw) for raw in schemas.decode_events(body, max_events=self._max_events)]
-        added = iter(await self._append([one for one in read if isinstance(one, Event)]))
+        added = iter(await self._append([one for one in read if isinstance(one, Event)], within_s))
         results = []
         for one in read:
             if isinstance(one, Event):
@@ -68,11 +72,11 @@ class Feedback:
             results.append(result)
         return schemas.encode(EventsResponse(results=results))
 
-    async def _append(self, events: list[Event]) -> list[bool]:
+    async def _append(self, events: list[Event], within_s: float) -> list[bool]:
         if not events:
             return []
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(min(self._timeout_s, within_s)):
                 return await append_events(self._client, self._names, events, self._remember_s, maxlen=self._maxlen)
         except (RedisError, TimeoutError):
             raise Unavailable("log_unavailable", "the event log cannot be reached: send the same batch again") from None

@@ -41,9 +41,9 @@ router = APIRouter(route_class=_OfItem)
 )
 async def put(request: Request) -> Response:
     scorer: Scorer = request.state.scorer
-    async with scorer.patience(request):
+    async with scorer.patience(request) as patience:
         body = await scorer.body(request)
-    return _json(await scorer.items.put(request.path_params["id"], body))
+    return _json(await scorer.items.put(request.path_params["id"], body, left_s=patience.left_s))
 
 
 @router.get(ITEM, **operation("An item as it was stored", StoredItem, refusals=(404, 422, 503), parameters={"id": Id}))
@@ -63,9 +63,9 @@ async def delete(request: Request) -> Response:
 )
 async def put_batch(request: Request) -> Response:
     scorer: Scorer = request.state.scorer
-    async with scorer.patience(request):
+    async with scorer.patience(request) as patience:
         body = await scorer.body(request)
-    return _json(await scorer.items.put_batch(body))
+    return _json(await scorer.items.put_batch(body, left_s=patience.left_s))
 
 
 def _json(body: bytes) -> Response:

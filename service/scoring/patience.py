@@ -58,6 +58,10 @@ class Patience:
         if self._loop.time() >= self._ends:
             raise self._refusal()
 
+    def left_s(self) -> float:
+        """For who waits on while the context is over."""
+        return max(0.0, self._ends - self._loop.time())
+
     def _on_deadline(self) -> None:
         self._stop(self._refusal())
 

@@ -124,9 +124,9 @@ async def rank(request: Request) -> Response:
 )
 async def events(request: Request) -> Response:
     scorer: Scorer = request.state.scorer
-    async with scorer.patience(request):
+    async with scorer.patience(request) as patience:
         body = await scorer.body(request)
-    return _json(await scorer.feedback.post(body), 202)
+    return _json(await scorer.feedback.post(body, within_s=patience.left_s()), 202)
 
 
 #: For `shortcut`.

@@ -48,7 +48,8 @@ class Tally:
         metrics.changed_slots.labels(*labels).inc(changed)
         metrics.gate.labels(strategy, "true").inc(is_open)
         metrics.gate.labels(strategy, "false").inc(len(gates) - is_open)
-        uncertainty = np.concatenate([one.scores.uncertainty[one.slate.order] for one in rankings])
+        can_explore = np.concatenate([one.scores.gate_open[one.slate.order] for one in rankings]) > 0
+        uncertainty = np.concatenate([one.scores.uncertainty[one.slate.order] for one in rankings])[can_explore]
         delta = np.concatenate([(one.scores.score - one.scores.p_click)[one.slate.order] for one in rankings])
         metrics.uncertainty.observe(strategy, np.abs(uncertainty))
         metrics.delta.observe(strategy, np.abs(delta))

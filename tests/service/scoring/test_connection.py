@@ -5,13 +5,17 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from service.checkpoints import Manifest
+from service.connections import connect
 from service.settings import STRATEGIES, Settings
+from service.valkey import EmbeddedServer
 
 Publish = Callable[..., Manifest]
 Serving = Callable[..., AbstractContextManager[httpx.Client]]
@@ -220,6 +224,24 @@ def test_a_caller_may_wait_for_less(ready: Settings, serving: Serving) -> None:
         for wrong in ("0", "-1", "1.5", "soon", "", "1" * 10):
             refused = client.post("/v1/rank", json=ASK, headers={"X-Deadline-Ms": wrong})
             assert (refused.status_code, refused.json()["code"]) == (400, "invalid_header")
+
+
+def test_a_caller_may_wait_for_less_than_redis_takes(ready: Settings, serving: Serving, tmp_path: Path) -> None:
+    click = {"id": "e", "type": "click", "request_id": "r", "item_id": "a"}
+    item = {"id": "a", "features": {}}
+    with EmbeddedServer(tmp_path / "redis") as server:
+        own = ready.model_copy(update={"redis_url": SecretStr(server.url)})
+        with serving(own) as client, connect(server.url, name="test-connection") as redis:
+            redis.client_pause(1_000)
+            started = time.monotonic()
+            for method, path, body in (
+                ("POST", "/v1/events", {"events": [click]}),
+                ("POST", "/v1/items:batch", {"items": [item]}),
+                ("PUT", "/v1/items/a", {"features": {}}),
+            ):
+                answer = client.request(method, path, json=body, headers={"X-Deadline-Ms": "50"})
+                assert (answer.status_code, answer.json()["code"]) == (503, "log_unavailable")
+            assert time.monotonic() - started < 0.9
 
 
 def ranked(client: httpx.Client) -> float:

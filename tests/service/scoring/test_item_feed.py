@@ -155,6 +155,24 @@ async def test_who_missed_changes_reads_everything(
         assert slow.has()
 
 
+async def test_a_server_that_went_back_in_time_is_believed(
+    client: redis.Redis, names: StreamNames, start: Start
+) -> None:
+    """As after a failover: what the other server did not hear of is gone for everybody."""
+    replica = await start()
+    await replica.put(a=1)
+    before = {key: client.dump(key) for key in (names.items, names.item_changes)}
+    await replica.put(a=2, b=2)
+    await until(lambda: replica.has(a=2, b=2))
+    with client.pipeline(transaction=True) as pipe:
+        for key, value in before.items():
+            pipe.restore(key, 0, value, replace=True)
+        pipe.execute()
+    await until(lambda: replica.has(a=1))
+    await replica.put(c=3)
+    await until(lambda: replica.has(a=1, c=3))
+
+
 async def test_what_does_not_fit_is_unknown_and_counted(client: redis.Redis, names: StreamNames, start: Start) -> None:
     replica = await start()
     await replica.put(a=1, b=1, c=1, d=1)

@@ -83,6 +83,18 @@ def test_features_in_the_request_count_alone(settings: Settings, publish: Publis
         assert api.post("/v1/rank", json=ask).json()["items"] != before
 
 
+def test_what_no_scorer_wrote_is_not_told(
+    settings: Settings, publish: Publish, serving: Serving, client: redis.Redis
+) -> None:
+    publish(settings.checkpoints)
+    names = StreamNames(settings.redis_prefix, settings.partitions)
+    entries = {"broken": b'{"topics": [', "empty": b"", "list": b"[]", "bytes": b"\xff"}
+    entries = {one: b"\x01" + features for one, features in entries.items()} | {"later": b"\x02{}"}
+    client.hset(names.items, mapping=entries)
+    with serving(settings) as api:
+        assert {api.get(f"/v1/items/{one}").status_code for one in entries} == {404}
+
+
 def test_every_scorer_has_what_one_was_given_and_so_has_the_next(
     settings: Settings, publish: Publish, serving: Serving, until: Until
 ) -> None:

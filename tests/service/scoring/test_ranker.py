@@ -120,6 +120,17 @@ async def test_a_refused_request_leaves_no_record(make: Make) -> None:
     assert ranker._outbox._metrics.registry.get_sample_value("agerank_served_queue_entries") == 0.0
 
 
+async def test_what_is_not_computed_behind_a_shut_gate_is_no_uncertainty(make: Make) -> None:
+    ranker = make()
+    items = json.loads(await ranker.rank(ask(strategy="age_ucb", explain=True)))["items"]
+    told = [item["explain"]["uncertainty"] for item in items if item["explain"]["gate"]["open"]]
+    assert 0 < len(told) < len(items)
+    value = ranker._outbox._metrics.registry.get_sample_value
+    assert value("agerank_uncertainty_count", {"strategy": "age_ucb"}) == len(told)
+    assert value("agerank_uncertainty_sum", {"strategy": "age_ucb"}) == pytest.approx(sum(told), rel=1e-5)
+    assert value("agerank_score_delta_count", {"strategy": "age_ucb"}) == len(items)
+
+
 async def test_everything_is_counted(make: Make) -> None:
     ranker = make()
     answer = json.loads(await ranker.rank(ask(strategy="sampled", top_k=3)))
