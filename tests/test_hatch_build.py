@@ -61,3 +61,8 @@ def test_where_it_may_not_write_it_installs_without(
     monkeypatch.setenv("CC", "false")
     (root / build.LIBRARY).mkdir()  # as little to be removed as in a folder of somebody else
     assert not build.compile_kernel(root)
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+def test_where_there_is_a_compiler_the_installed_kernel_is_there_to_be_tested() -> None:
+    assert kernel.library().age_best() >= 0
