@@ -15,6 +15,9 @@ from service.events import Event, Served, decode_event, decode_served
 from service.streams import Entry
 from service.training.examples import joined
 
+#: Times are int64. Whoever sets an entry's id may set any uint64.
+_LAST_MS = 2**63 - 1
+
 
 class Useless(NamedTuple):
     """What no example comes of."""
@@ -44,6 +47,8 @@ class Intake:
         return [self._checked(one) if isinstance(one, Served) else one for one in messages]
 
     def _decode(self, entry: Entry) -> Served | Event | Useless:
+        if entry.time_ms > _LAST_MS:
+            return Useless(error=EventError("unreadable_entry", f"the id {entry.position} is beyond all times"))
         try:
             if not entry.stream.endswith(":served"):
                 return decode_event(entry.payload)

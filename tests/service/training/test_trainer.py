@@ -235,6 +235,22 @@ def test_no_bytes_stop_the_trainer(world, payload: bytes, kind: str, prefix: byt
     assert len(outcome.dead_letters) <= 1
 
 
+def test_an_id_beyond_all_times_stops_nothing(world) -> None:
+    """A stream takes any uint64 for the milliseconds of an id, from whoever sets it."""
+    good = [world.entry(world.served(f"r{number}"), number) for number in range(1, 41)]
+    far = [world.entry(world.served("far"), 2**63), world.entry(click("r1", "a"), 2**64 - 1)]
+    end = world.entry(world.served("end"), 2**63 - 1)
+    trainer, clean = world.trainer(), world.trainer()
+    outcome = trainer.feed([*good, *far, end])
+    assert [(one.code, one.position) for one in outcome.dead_letters] == [
+        ("unreadable_entry", entry.position) for entry in far
+    ]
+    clean.feed([*good, end])
+    assert outcome.predictions
+    assert trainer.learner.step == clean.learner.step
+    assert trainer.data_timestamp_ms == clean.data_timestamp_ms
+
+
 def test_feedback_of_any_time_can_be_saved(world) -> None:
     trainer = world.trainer()
     for number, time in enumerate(["0001-01-01T00:00:00+23:59", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59"]):
