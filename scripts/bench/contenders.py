@@ -95,7 +95,7 @@ def rival(name: str, folder: Path, python: Path, where: Cores) -> Server:
 
 
 def installed(names: Sequence[str], python: Path) -> dict[str, str]:
-    """Name -> version. Exits with 2 where one is unknown, or not installed for that interpreter."""
+    """Name -> version. Exits with 2 where one is unknown or not installed, or the interpreter cannot be run."""
     unknown = sorted(set(names) - set(RIVALS))
     if unknown:
         raise typer.BadParameter(f"no rival {', '.join(unknown)}; known are {', '.join(RIVALS)}", param_hint="--rivals")
@@ -103,7 +103,11 @@ def installed(names: Sequence[str], python: Path) -> dict[str, str]:
     found = {}
     for name in names:
         module = RIVALS[name].module
-        asked = subprocess.run([python, "-c", code, module], capture_output=True, text=True, check=False)
+        try:
+            asked = subprocess.run([python, "-c", code, module], capture_output=True, text=True, check=False)
+        except OSError as error:
+            text = f"{python} cannot be run: {error.strerror}"
+            raise typer.BadParameter(text, param_hint="--rivals-python") from None
         if asked.returncode:
             typer.echo(
                 f"agerank bench http needs {module}: pip install 'agerank[bench]', "

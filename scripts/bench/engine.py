@@ -28,6 +28,7 @@ from scripts.bench.report import (
     EngineKind,
     Row,
     Runs,
+    failing,
     progress,
     show,
     whole_numbers,
@@ -77,7 +78,7 @@ def engine(
     For quiet figures name a core that nothing else uses: `agerank bench engine --core 1`, or `taskset -c 1`.
     """
     pin(core)
-    with progress(as_json=as_json, versions=("numpy", "onnxruntime", "torch")) as tell:
+    with failing(), progress(as_json=as_json, versions=("numpy", "onnxruntime", "torch")) as tell:
         found = run(candidates=whole_numbers(candidates), runs=runs, seconds=seconds, engine=engine, tell=tell)
     show(
         found, COLUMNS, title=f"One request in the {engine} engine, one thread, median of {runs} runs", as_json=as_json

@@ -175,17 +175,19 @@ def _loops(
     closed_loop(port, requests, connections=1, seconds=min(seconds, WARM_UP_S))
     most = 0.0
     for connections in CONNECTIONS:
-        outcome = closed_loop(port, requests, connections=connections, seconds=seconds)
+        outcome = _answered(case, closed_loop(port, requests, connections=connections, seconds=seconds))
         found["closed", connections], most = outcome, outcome.rate
     for one in open_loops:
         generator = np.random.default_rng(seed)  # the same arrivals for everybody
-        found[f"open {one.number}{one.unit}", None] = open_loop(
-            port, requests, rate=one.of(most), seconds=seconds, generator=generator
-        )
-    for outcome in found.values():
-        if outcome.failures:
-            raise BenchError(f"{case.server} failed: {dict(outcome.failures)}")
+        outcome = open_loop(port, requests, rate=one.of(most), seconds=seconds, generator=generator)
+        found[f"open {one.number}{one.unit}", None] = _answered(case, outcome)
     return found
+
+
+def _answered(case: Case, outcome: Outcome) -> Outcome:
+    if outcome.failures:
+        raise BenchError(f"{case.server} failed: {dict(outcome.failures)}")
+    return outcome
 
 
 def _rows(samples: Samples) -> list[Row]:

@@ -8,8 +8,7 @@ charged with all who wait meanwhile.
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import cast
@@ -19,9 +18,8 @@ import uvloop
 
 from models.types import Array
 
-TIMEOUT_S = 60.0  # of the last answers
-#: Connections of an open loop. Who finds none free waits, which counts.
-CONNECTIONS = 48
+TIMEOUT_S = 60.0  # in which nothing at all is answered: then nothing more will be
+CONNECTIONS = 48  # of an open loop; who finds none free waits, which counts
 SPIN_S = 0.002  # timers of an event loop are as coarse as milliseconds: so long before its time a request is watched
 
 
@@ -98,7 +96,7 @@ class _Connection(asyncio.Protocol):
     """
 
     def __init__(self, finished: Callable[["_Connection", int, bytes], None]) -> None:
-        self._finished, self._busy = finished, False
+        self._finished, self.busy = finished, False
         self._received = bytearray()
         self.due = 0.0  # when the request should have left
 
@@ -106,8 +104,13 @@ class _Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     def send(self, request: bytes, due: float) -> None:
-        self.due, self._busy = due, True
+        self.due, self.busy = due, True
         self.transport.write(request)
+
+    def abort(self) -> None:
+        """Ends it, and tells nobody."""
+        self.busy = False
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -115,12 +118,12 @@ class _Connection(asyncio.Protocol):
         if body is not None:
             status = int(self._received[9:12])
             self._received.clear()
-            self._busy = False
+            self.busy = False
             self._finished(self, status, body)
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._busy:
-            self._busy = False
+        if self.busy:
+            self.busy = False
             self._finished(self, 0, str(error or "the server closed the connection").encode())
 
 
@@ -182,8 +185,8 @@ async def _closed(port: int, supply: Callable[[], bytes | None], connections: in
     started = time.perf_counter()
     for connection in opened:
         send(connection)
-    await _until(done, opened)
-    return recorder.end(started, missing=0)
+    missing = await _until(done, opened, recorder)
+    return recorder.end(started, missing)
 
 
 async def _open(port: int, requests: Sequence[bytes], times: Array, keep: bool) -> Outcome:
@@ -217,7 +220,7 @@ async def _open(port: int, requests: Sequence[bytes], times: Array, keep: bool) 
             free.pop().send(request, due)
         else:
             waiting.append((request, due))
-    await _until(done, opened)
+    await _until(done, opened, recorder)
     return recorder.end(started, missing=left)
 
 
@@ -235,10 +238,13 @@ async def _at(due: float) -> None:
         await asyncio.sleep(left - SPIN_S if left > SPIN_S else 0)
 
 
-async def _until(done: Awaitable[None], opened: Sequence[_Connection]) -> None:
-    """Until all is answered, or nothing more is to be expected."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(TIMEOUT_S):
-            await done
+async def _until(done: asyncio.Future[None], opened: Sequence[_Connection], recorder: _Recorder) -> int:
+    """Until all is answered, or nothing more is to be expected. Returns how many wait in vain."""
+    last = None
+    while not done.done() and recorder.last != last:
+        last = recorder.last
+        await asyncio.wait([done], timeout=TIMEOUT_S)
+    missing = sum(connection.busy for connection in opened)
     for connection in opened:
-        connection.transport.abort()
+        connection.abort()
+    return missing

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -86,15 +87,21 @@ def progress(*, as_json: bool, versions: Sequence[str] = ("numpy", "onnxruntime"
 
 @contextmanager
 def failing() -> Iterator[None]:
-    """What cannot go on says why and exits with 1. SIGTERM, like Ctrl-C, leaves no server behind."""
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    """What cannot go on says why and exits with 1. Like Ctrl-C, SIGTERM and a lost terminal leave nothing behind."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    ends = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) != signal.SIG_IGN]  # nohup ignores
+    before = {one: signal.signal(one, end) for one in ends}
     try:
         yield
-    except (BenchError, DemoError, ServiceError) as error:
+    except (BenchError, DemoError, ServiceError, OSError) as error:
         typer.echo(f"the benchmark cannot go on: {error}", err=True)
         raise typer.Exit(1) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def machine(versions: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import cycle
@@ -20,7 +20,7 @@ from models.types import Array
 from scripts.bench.load import Outcome, closed_loop, open_loop, post
 from scripts.bench.measure import Tell, ratio
 from scripts.bench.processes import Cores, Server, cores, pinned
-from scripts.bench.report import ENGINE, AsJson, Column, EngineKind, Row, Runs, failing, progress, show
+from scripts.bench.report import ENGINE, AsJson, BenchError, Column, EngineKind, Row, Runs, failing, progress, show
 from scripts.bench.scorer import RANK, checkpoints, log_server, scorer
 from scripts.bench.work import CANDIDATES, LANE, STRATEGIES, Catalogue, Model, publishing
 from service.checkpoints import Manifest, set_current
@@ -116,16 +116,20 @@ def run(
             manifests = [versions.publish_next(generator) for _ in range(VERSIONS)]
         url = stack.enter_context(log_server(folder, where))
         server = stack.enter_context(scorer(folder, url, where, engine=engine)).wait()
-        most = closed_loop(server.port, requests, connections=CONNECTIONS, seconds=min(seconds, 1.0)).rate
+        warm = closed_loop(server.port, requests, connections=CONNECTIONS, seconds=min(seconds, 1.0))
+        if warm.failures:
+            raise BenchError(f"{server.name} failed: {dict(warm.failures)}")
+        turns = cycle(manifests)  # the last of them is the current one
         for number in range(1, runs + 1):
             for loop, phase in list(phases)[:: 1 if number % 2 else -1]:  # neither is always the first
                 tell(f"run {number} of {runs}: {loop} loop, {phase}")
-                with _turning(root, manifests, every if phase == "swapping" else None) as swaps:
-                    outcome = _load(loop, server, requests, share * most, seconds, seed=number)
+                with _turning(root, turns, every if phase == "swapping" else None) as swaps:
+                    outcome = _load(loop, server, requests, share * warm.rate, seconds, seed=number)
                 for failure, times in outcome.failures.items():
                     tell(f"failed {times} times: {failure}")
                 phases[loop, phase].append(_Phase(outcome, len(swaps)))
         tell("computing every answer again")
+        _check_swapped(phases)
         exact = _Exact(root, manifests, bodies, engine)
         return [_row(loop, phase, found, phases[loop, "steady"], exact) for (loop, phase), found in phases.items()]
 
@@ -136,15 +140,14 @@ class _Phase(NamedTuple):
 
 
 @contextmanager
-def _turning(root: Path, manifests: Sequence[Manifest], every: float | None) -> Iterator[list[int]]:
-    """Makes another version the current one every so many seconds; those that became it."""
+def _turning(root: Path, turns: Iterator[Manifest], every: float | None) -> Iterator[list[int]]:
+    """Makes the next version the current one every so many seconds; those that became it."""
     swapped: list[int] = []
     stop = threading.Event()
 
     def turn() -> None:
-        for manifest in cycle(manifests):
-            if stop.wait(every):
-                return
+        while not stop.wait(every):
+            manifest = next(turns)
             set_current(root, manifest)
             swapped.append(manifest.version)
 
@@ -166,6 +169,14 @@ def _load(loop: str, server: Server, requests: Sequence[bytes], rate: float, sec
         return closed_loop(server.port, requests, connections=CONNECTIONS, seconds=seconds, keep=True)
     generator = np.random.default_rng(seed)  # the same arrivals in both phases
     return open_loop(server.port, requests, rate=rate, seconds=seconds, generator=generator, keep=True)
+
+
+def _check_swapped(phases: Mapping[tuple[str, str], Sequence[_Phase]]) -> None:
+    """Raises BenchError where the server took none of the versions: then nothing was measured."""
+    swaps = sum(one.swaps for found in phases.values() for one in found)
+    answers = [_answer(answer) for found in phases.values() for one in found for answer in one.outcome.answers]
+    if swaps and len({one.model.version for one in answers}) < 2:
+        raise BenchError(f"all answers are of one version, though {swaps} became the current one")
 
 
 class _Exact:

@@ -23,7 +23,7 @@ from models.types import Array, Batch
 from scripts.bench.bare import BareLoop, BareNetwork, Ready
 from scripts.bench.measure import Tell, interleave, ratio
 from scripts.bench.processes import Cores, cores, pinned
-from scripts.bench.report import AsJson, Column, Core, Row, Runs, failing, progress, show, whole_numbers
+from scripts.bench.report import AsJson, BenchError, Column, Core, Row, Runs, failing, progress, show, whole_numbers
 from scripts.bench.traffic import WINDOW_MS, entries
 from scripts.bench.work import LANE, SPEC, STRATEGIES, Model
 from service.appends import append_batch
@@ -81,6 +81,8 @@ def run(*, batch_sizes: Sequence[int], requests: int, runs: int, where: Cores, t
     with pinned([where.server]), _filled(log, where) as reader:
         for batch_size in batch_sizes:
             batches = _batches(log, batch_size)
+            if not batches:
+                raise BenchError(f"{requests} requests do not make a batch of {batch_size}: take more of them")
             ways: dict[str, Callable[[], object]] = {BARE: _bare(batches)}
             ways |= {optimizer: partial(_feed, log, batch_size, _learner(optimizer)) for optimizer in OPTIMIZERS}
             ways["adam, Redis"] = partial(_follow, reader, log[-1], batch_size, _learner())

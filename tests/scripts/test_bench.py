@@ -87,6 +87,21 @@ def test_memory() -> None:
     assert all(20 < row["resident_mib"] < 1500 for row in rows)
 
 
+def test_swap_does_not_pass_where_nothing_is_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.bench.swap.set_current", lambda root, manifest: None)
+    options = ("--runs", "1", "--seconds", "0.3", "--every", "0.1", "--candidates", "5", "--load", "20")
+    run = CliRunner().invoke(app, ["bench", "swap", *options])
+    assert run.exit_code == 1
+    assert "all answers are of one version" in run.stderr
+
+
+def test_what_the_machine_lacks_is_said_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.scoring.engines.kernel.LIBRARY", Path("nowhere.so"))
+    run = CliRunner().invoke(app, ["bench", "engine", "--engine", "native", "--candidates", "5"])
+    assert run.exit_code == 1
+    assert "the benchmark cannot go on: nowhere.so" in run.stderr
+
+
 def test_a_rival_that_is_missing_is_named_and_can_be_left_out() -> None:
     run = CliRunner().invoke(app, ["bench", "http", "--rivals-python", "/bin/false"])
     assert run.exit_code == 2
@@ -101,6 +116,7 @@ def test_a_rival_that_is_missing_is_named_and_can_be_left_out() -> None:
         (["engine", "--candidates", "ten"], "'ten' is no list of positive whole numbers"),
         (["engine", "--candidates", "0"], "'0' is no list of positive whole numbers"),
         (["engine", "--core", "4096"], "core 4096 is not one of ours"),
+        (["http", "--rivals-python", "/nowhere"], "/nowhere cannot be run: No such file"),
         (["swap", "--core", "4096"], "core 4096 is not one of ours"),
         (["engine", "--engine", "abacus"], "'abacus' is not one of"),
     ],

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from scripts.bench.load import CONNECTIONS, closed_loop, open_loop, post, send_all
 
 SERVICE_S = 0.02  # of /slow, one request at a time
+SILENCE_S = 1.5  # of /silent
 
 
 class Seen:
@@ -61,6 +62,11 @@ class Seen:
             await asyncio.sleep(SERVICE_S)
         return JSONResponse({})
 
+    async def silent(self, request: Request) -> Response:
+        await self.note(request)
+        await asyncio.sleep(SILENCE_S)
+        return JSONResponse({})
+
 
 @pytest.fixture
 def seen() -> Seen:
@@ -69,7 +75,7 @@ def seen() -> Seen:
 
 @pytest.fixture
 def port(seen: Seen) -> Iterator[int]:
-    names = ("echo", "chunked", "refuse", "hang_up", "slow")
+    names = ("echo", "chunked", "refuse", "hang_up", "slow", "silent")
     app = Starlette(routes=[Route(f"/{name}", getattr(seen, name), methods=["POST"]) for name in names])
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", access_log=False))
     thread = threading.Thread(target=server.run)
@@ -117,6 +123,27 @@ def test_another_status_is_a_failure_and_no_latency(port: int, seen: Seen) -> No
     ((failure, times),) = outcome.failures.items()
     assert failure == 'status 503: {"code":"overloaded"}'
     assert times == seen.bodies.total()
+
+
+def test_a_loop_may_take_longer_than_an_answer(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.bench.load.TIMEOUT_S", 10 * SERVICE_S)
+    sent = send_all(port, 40 * [post("/slow", b"")])
+    assert (len(sent.answers), sent.failures) == (40, {})
+    outcome = closed_loop(port, [post("/slow", b"")], connections=2, seconds=1.0)
+    assert outcome.failures == {}
+    assert outcome.seconds >= 1.0
+
+
+def test_who_waits_in_vain_is_counted_once(
+    port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("scripts.bench.load.TIMEOUT_S", 0.1)
+    outcome = closed_loop(port, [post("/silent", b"")], connections=3, seconds=0.1)
+    assert (outcome.latencies, outcome.failures) == ([], {"no answer": 3})
+    generator = np.random.default_rng(0)
+    outcome = open_loop(port, [post("/silent", b"")], rate=1_000.0, seconds=0.06, generator=generator)
+    assert (outcome.latencies, outcome.failures) == ([], {"no answer": 60})
+    assert caplog.records == []
 
 
 def test_a_connection_that_ends_answers_no_more(port: int, seen: Seen) -> None:

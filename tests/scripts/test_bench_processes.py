@@ -1,6 +1,7 @@
 """Processes of a benchmark: ready when they say so, still while another is measured, gone at the end."""
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -11,7 +12,7 @@ import pytest
 import typer
 
 from scripts.bench.processes import Server, cores, pinned, read
-from scripts.bench.report import BenchError
+from scripts.bench.report import BenchError, failing
 from scripts.demo_processes import free_port
 
 
@@ -91,6 +92,27 @@ def state(server: Server) -> str:
             break
         time.sleep(0.001)
     return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_servers_too(start: Callable[..., Server], number: int) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended, failing(), start().wait() as server:
+        signal.raise_signal(number)
+    assert ended.value.code == 128 + number
+    assert read(server.port, "/") == (None, b"")
+    assert signal.getsignal(number) == before
+
+
+def test_without_a_terminal_it_goes_on() -> None:
+    """As nohup has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with failing():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_server_has_the_last_core_and_the_client_the_others() -> None:

@@ -77,3 +77,10 @@ def test_a_row_for_every_way() -> None:
     assert rows[0]["over_bare"] == 1.0
     assert all(row["examples_per_s"] > 0 and row["batch_size"] == 512 for row in rows[:-1])
     assert all(row["ms"] > 0 for row in rows)
+
+
+def test_a_log_that_makes_no_batch_is_refused() -> None:
+    command = ["bench", "train", "--runs", "1", "--requests", "200", "--batch-sizes", "100000", "--json"]
+    result = CliRunner().invoke(app, command)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "200 requests do not make a batch of 100000" in result.stderr
