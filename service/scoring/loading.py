@@ -108,7 +108,7 @@ def _items(previous: Loaded | None, spec: FeatureSpec) -> ItemStore | None:
         return None
     if previous.items.fits(spec):
         return previous.items
-    if previous.items.find([]) is None:
+    if not len(previous.items):
         return None
     # To encode all items anew takes long, and all scorers would do it at once, their candidates without features.
     detail = "the items in memory are encoded by other item fields: restart the scorers, one after the other"

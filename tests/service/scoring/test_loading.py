@@ -164,3 +164,5 @@ def test_versions_share_the_items_as_long_as_these_are_encoded_alike(tmp_path: P
     third = loaded_from(tmp_path, 3, previous=second)
     assert third.items is not second.items
     assert third.items.fits(third.encoder.spec)
+    first.items.complete = False  # nor while Redis is away since the start
+    assert loaded_from(tmp_path, 3, previous=second).items.fits(third.encoder.spec)
