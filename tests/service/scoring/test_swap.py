@@ -1,6 +1,9 @@
 """The newest version serves, soon; a bad one never does, and does no harm."""
 
 import asyncio
+import os
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -59,6 +62,7 @@ class Bench:
 
     def _load(self, settings: Settings, version: int, previous: Loaded | None) -> Loaded:
         self.loads += 1
+        self.nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         return load(
             settings.checkpoints,
             version,
@@ -117,6 +121,15 @@ async def test_nothing_is_loaded_twice(settings: Settings, publish: Publish, ben
     for _ in range(3):
         await bench.swapper.check()
     assert bench.loads == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities are not a thread's own")
+async def test_loading_gives_way_to_requests(settings: Settings, publish: Publish, bench: Bench) -> None:
+    ours = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    publish(settings.checkpoints)
+    await bench.swapper.check()
+    assert bench.nice > ours
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == ours
 
 
 async def test_a_rollback_is_a_version_like_any_other(settings: Settings, publish: Publish, bench: Bench) -> None:
