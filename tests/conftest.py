@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported anywhere: also of every process started here
 
+import logging
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ import hypothesis
 import numpy as np
 import pytest
 import redis
+import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -29,6 +31,16 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "240")  # so that no message is broken within a path
     for name in [name for name in os.environ if name.startswith("AGERANK_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """A command run within a test sends the log to what stands for stderr then; the next test must not write there."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    structlog.reset_defaults()
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
