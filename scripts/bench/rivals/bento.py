@@ -3,26 +3,9 @@
 from typing import Any
 
 import bentoml
-from pydantic import BaseModel
 
+from scripts.bench.rivals.body import RankRequest
 from scripts.bench.rivals.ranking import GreedyRanking
-
-
-class Side(BaseModel):
-    id: str | None = None
-    features: dict[str, str]
-
-
-class Candidate(BaseModel):
-    id: str
-    features: dict[str, str]
-
-
-class RankRequest(BaseModel):
-    request_id: str
-    user: Side
-    context: Side
-    candidates: list[Candidate]
 
 
 @bentoml.service(workers=1, logging={"access": {"enabled": False}})
