@@ -215,3 +215,16 @@ def until(condition: Callable[[], bool], *, within_s: float = 10.0) -> None:
 @pytest.fixture(name="until")
 def until_fixture() -> Callable[..., None]:
     return until
+
+
+@pytest.fixture(scope="session")
+def metric() -> Callable[[httpx.Client, str], float]:
+    """(client, series) -> its value, 0 where there is none yet."""
+
+    def metric(client: httpx.Client, series: str) -> float:
+        for line in client.get("/metrics").text.splitlines():
+            if line.startswith(series + " "):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+    return metric

@@ -23,6 +23,7 @@ from service.settings import Settings
 from service.streams import StreamNames
 from service.valkey import EmbeddedServer
 
+Call = Callable[..., Any]
 Publish = Callable[..., Manifest]
 Serving = Callable[..., AbstractContextManager[httpx.Client]]
 Until = Callable[..., None]
@@ -49,14 +50,6 @@ def api(
     publish(settings.checkpoints, 3)
     with serving(settings) as client:
         yield client
-
-
-def metric(client: httpx.Client, line: str) -> float:
-    """Value of one series, 0 where there is none yet."""
-    for one in client.get("/metrics").text.splitlines():
-        if one.startswith(line + " "):
-            return float(one.rpartition(" ")[2])
-    return 0.0
 
 
 def test_a_ranking(api: httpx.Client) -> None:
@@ -162,7 +155,7 @@ def test_the_model(api: httpx.Client) -> None:
     assert model["metrics"] == {"log_loss": 0.2}
 
 
-def test_requests_are_counted_by_route_and_never_by_path(api: httpx.Client) -> None:
+def test_requests_are_counted_by_route_and_never_by_path(api: httpx.Client, metric: Call) -> None:
     before = metric(api, 'agerank_requests_total{route="/v2/models/{name}",status="404"}')
     for number in range(3):
         api.get(f"/v2/models/m{number}")
@@ -245,7 +238,7 @@ def unfinished(client: httpx.Client, path: str = "/v1/rank") -> Iterator[socket.
         yield caller
 
 
-def test_a_burst_is_shed_and_not_queued(settings: Settings, publish: Publish, serving: Serving) -> None:
+def test_a_burst_is_shed_and_not_queued(settings: Settings, publish: Publish, serving: Serving, metric: Call) -> None:
     """Rankings take turns on one thread, and yet the next request is looked at between two of them."""
     publish(settings.checkpoints)
     large = {"candidates": [{"id": str(number)} for number in range(500)], "strategy": "age_ucb"}
@@ -264,7 +257,7 @@ def test_a_burst_is_shed_and_not_queued(settings: Settings, publish: Publish, se
 
 @pytest.mark.parametrize("path", ["/v1/rank", "/v1/events"])
 def test_who_does_not_finish_in_time_is_refused(
-    settings: Settings, publish: Publish, serving: Serving, path: str
+    settings: Settings, publish: Publish, serving: Serving, path: str, metric: Call
 ) -> None:
     publish(settings.checkpoints)
     with serving(settings.model_copy(update={"deadline_s": 0.2})) as client:
@@ -279,7 +272,7 @@ def test_who_does_not_finish_in_time_is_refused(
 
 
 def test_who_leaves_early_is_no_fault_of_ours(
-    settings: Settings, publish: Publish, serving: Serving, until: Until
+    settings: Settings, publish: Publish, serving: Serving, until: Until, metric: Call
 ) -> None:
     publish(settings.checkpoints)
     with serving(settings.model_copy(update={"deadline_s": 30.0})) as client:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
-from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -13,6 +12,7 @@ import pytest
 from service.checkpoints import Manifest
 from service.settings import Settings
 
+Call = Callable[..., Any]
 Publish = Callable[..., Manifest]
 Serving = Callable[..., AbstractContextManager[httpx.Client]]
 Until = Callable[..., None]
@@ -38,34 +38,7 @@ def api(
         yield client
 
 
-def path(item_id: str) -> str:
-    return f"/v1/items/{quote(item_id, safe='')}"
-
-
-def put(client: httpx.Client, item_id: str, features: Any) -> httpx.Response:
-    return client.put(path(item_id), json={"features": features})
-
-
-def put_batch(client: httpx.Client, *items: Any) -> list[dict[str, Any]]:
-    answer = client.post("/v1/items:batch", json={"items": items})
-    assert answer.status_code == 200, answer.text
-    return answer.json()["results"]
-
-
-def knows(client: httpx.Client, *ids: str) -> bool:
-    """Whether none of them is ranked by its id alone."""
-    answer = client.post("/v1/rank", json={"candidates": [{"id": one} for one in ids]}).json()
-    return "item_unknown" not in answer.get("warnings", [])
-
-
-def metric(client: httpx.Client, series: str) -> float:
-    for line in client.get("/metrics").text.splitlines():
-        if line.startswith(series + " "):
-            return float(line.rpartition(" ")[2])
-    return 0.0
-
-
-def test_an_item_s_life(api: httpx.Client) -> None:
+def test_an_item_s_life(api: httpx.Client, put: Call, knows: Call, path: Call) -> None:
     for features, result in ((RED, "created"), (RED, "unchanged"), (BLUE, "updated")):
         answer = put(api, "life", features)
         assert (answer.status_code, answer.json()) == (200, {"id": "life", "result": result})
@@ -80,7 +53,7 @@ def test_an_item_s_life(api: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("item_id", ODD, ids=ascii)
-def test_ids_may_be_any_text(api: httpx.Client, item_id: str) -> None:
+def test_ids_may_be_any_text(api: httpx.Client, item_id: str, put: Call, knows: Call, path: Call) -> None:
     answer = put(api, item_id, RED)
     assert (answer.status_code, answer.json()) == (200, {"id": item_id, "result": "created"})
     assert api.get(path(item_id)).json() == {"id": item_id, "features": RED}
@@ -88,7 +61,7 @@ def test_ids_may_be_any_text(api: httpx.Client, item_id: str) -> None:
     assert api.delete(path(item_id)).status_code == 200
 
 
-def test_features_come_back_as_they_were_put(api: httpx.Client) -> None:
+def test_features_come_back_as_they_were_put(api: httpx.Client, put: Call, path: Call) -> None:
     features = {"topics": [10**25, "10", True, "é💛\n"]}
     with pytest.raises(AssertionError):
         assert put(api, "exact", features).status_code == 200  # four values, three fit
@@ -97,7 +70,7 @@ def test_features_come_back_as_they_were_put(api: httpx.Client) -> None:
     assert json.loads(api.get(path("exact")).text)["features"] == features
 
 
-def test_each_item_of_a_batch_stands_for_itself(api: httpx.Client) -> None:
+def test_each_item_of_a_batch_stands_for_itself(api: httpx.Client, put_batch: Call, metric: Call, path: Call) -> None:
     wrong = [{"id": "", "features": RED}, {"id": "no features"}, {"id": "b-2", "features": {"topics": "red"}}, 7]
     results = put_batch(api, {"id": "b-1", "features": RED}, *wrong)
     assert results[0] == {"id": "b-1", "result": "created"}
@@ -152,13 +125,15 @@ def test_which_methods_there_are(api: httpx.Client) -> None:
     assert api.put("/v1/items:batch").headers["allow"] == "POST"
 
 
-def test_requests_are_counted_by_route_and_never_by_id(api: httpx.Client) -> None:
+def test_requests_are_counted_by_route_and_never_by_id(api: httpx.Client, metric: Call) -> None:
     api.get("/v1/items/the-secret-item")
     assert metric(api, 'agerank_requests_total{route="/v1/items/{id}",status="404"}') >= 1
     assert "secret" not in api.get("/metrics").text
 
 
-def test_a_full_store_takes_no_new_items(settings: Settings, publish: Publish, serving: Serving) -> None:
+def test_a_full_store_takes_no_new_items(
+    settings: Settings, publish: Publish, serving: Serving, put: Call, put_batch: Call, metric: Call, path: Call
+) -> None:
     publish(settings.checkpoints)
     with serving(settings.model_copy(update={"max_items": 2})) as api:
         ids = [{"id": one, "features": RED} for one in "abc"]
@@ -173,7 +148,7 @@ def test_a_full_store_takes_no_new_items(settings: Settings, publish: Publish, s
 
 
 def test_before_the_first_version_nothing_can_be_checked(
-    settings: Settings, publish: Publish, serving: Serving, until: Until
+    settings: Settings, publish: Publish, serving: Serving, until: Until, put: Call
 ) -> None:
     with serving(settings, ready=False) as api:
         for answer in (put(api, "a", RED), api.post("/v1/items:batch", json={"items": []})):

@@ -15,6 +15,7 @@ from service.settings import Settings
 from service.streams import StreamNames
 from service.valkey import EmbeddedServer
 
+Call = Callable[..., Any]
 Publish = Callable[..., Manifest]
 Serving = Callable[..., AbstractContextManager[httpx.Client]]
 Until = Callable[..., None]
@@ -22,31 +23,8 @@ Until = Callable[..., None]
 RED = {"topics": ["red", 7]}
 
 
-def put(client: httpx.Client, item_id: str, features: Any) -> httpx.Response:
-    return client.put(f"/v1/items/{item_id}", json={"features": features})
-
-
-def put_batch(client: httpx.Client, *items: Any) -> list[dict[str, Any]]:
-    answer = client.post("/v1/items:batch", json={"items": items})
-    assert answer.status_code == 200, answer.text
-    return answer.json()["results"]
-
-
-def knows(client: httpx.Client, *ids: str) -> bool:
-    """Whether none of them is ranked by its id alone."""
-    answer = client.post("/v1/rank", json={"candidates": [{"id": one} for one in ids]}).json()
-    return "item_unknown" not in answer.get("warnings", [])
-
-
-def metric(client: httpx.Client, series: str) -> float:
-    for line in client.get("/metrics").text.splitlines():
-        if line.startswith(series + " "):
-            return float(line.rpartition(" ")[2])
-    return 0.0
-
-
 def test_an_id_ranks_as_its_features_do_to_the_last_bit(
-    settings: Settings, publish: Publish, serving: Serving, client: redis.Redis
+    settings: Settings, publish: Publish, serving: Serving, client: redis.Redis, put_batch: Call
 ) -> None:
     """In the answer, and in the record from which the trainer learns; alone and among others with features."""
     publish(settings.checkpoints)
@@ -71,7 +49,9 @@ def test_an_id_ranks_as_its_features_do_to_the_last_bit(
     assert len(records) == 3
 
 
-def test_features_in_the_request_count_alone(settings: Settings, publish: Publish, serving: Serving) -> None:
+def test_features_in_the_request_count_alone(
+    settings: Settings, publish: Publish, serving: Serving, put_batch: Call
+) -> None:
     publish(settings.checkpoints)
     ask = {"request_id": "r", "strategy": "greedy", "candidates": [{"id": "a", "features": {}}, {"id": "b"}]}
     with serving(settings) as api:
@@ -96,7 +76,7 @@ def test_what_no_scorer_wrote_is_not_told(
 
 
 def test_every_scorer_has_what_one_was_given_and_so_has_the_next(
-    settings: Settings, publish: Publish, serving: Serving, until: Until
+    settings: Settings, publish: Publish, serving: Serving, until: Until, put_batch: Call, knows: Call, metric: Call
 ) -> None:
     publish(settings.checkpoints)
     with serving(settings) as one, serving(settings) as other:
@@ -115,7 +95,7 @@ def test_every_scorer_has_what_one_was_given_and_so_has_the_next(
 
 
 def test_while_redis_is_away_nothing_is_put_and_ranking_goes_on(
-    settings: Settings, publish: Publish, serving: Serving, until: Until, tmp_path: Path
+    settings: Settings, publish: Publish, serving: Serving, until: Until, tmp_path: Path, put: Call, knows: Call
 ) -> None:
     publish(settings.checkpoints)
     server = EmbeddedServer(tmp_path / "redis").start()
@@ -139,7 +119,7 @@ def test_while_redis_is_away_nothing_is_put_and_ranking_goes_on(
 
 
 def test_items_have_a_limit_of_their_own(
-    settings: Settings, publish: Publish, serving: Serving, until: Until, tmp_path: Path
+    settings: Settings, publish: Publish, serving: Serving, until: Until, tmp_path: Path, put: Call, metric: Call
 ) -> None:
     """A Redis that hangs keeps no ranking from being answered."""
     publish(settings.checkpoints)
