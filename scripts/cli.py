@@ -35,21 +35,34 @@ COMMANDS = {
 }
 
 
+class Group(NamedTuple):
+    """Commands under one name, a package of `scripts`, as `agerank --help` lists it, and its own help."""
+
+    summary: str
+    help: str
+
+
+GROUPS = {
+    "bench": Group(
+        "Measure speed, against other servers and other ways.",
+        """Measure speed, against rivals in the same run: a figure is a median of several runs, or of their ratios.
+
+        The work is the same for all: a network of 25 fields of width 8 and hidden layers of 256, 128 and 64 units, 450
+        candidates or as many as are asked for. docs/benchmarks.md explains each figure and how to keep a machine quiet.
+
+        To begin: `agerank bench engine`. It takes a minute.
+        """,
+    ),
+}
+
+
 class LazyGroup(TyperGroup):
     """Lists the commands without importing them, and imports the one that is called."""
 
-    within = ""
-
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, listed, rest = super().resolve_command(ctx, args)
-        full = f"{self.within}{name}"
+        full = f"{self.name} {name}" if self.name in GROUPS else str(name)
         return name, load(full) if full in COMMANDS else listed, rest
-
-
-class LazyBench(LazyGroup):
-    """The same, below `agerank bench`."""
-
-    within = "bench "
 
 
 def load(name: str) -> Any:
@@ -82,23 +95,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-bench = typer.Typer(cls=LazyBench, no_args_is_help=True, rich_markup_mode="markdown")
-app.add_typer(bench, name="bench", short_help="Measure speed, against other servers and other ways.")
+_groups = {"": app}
+for _name, _group in GROUPS.items():
+    _groups[_name] = typer.Typer(cls=LazyGroup, no_args_is_help=True, rich_markup_mode="markdown")
+    app.add_typer(_groups[_name], name=_name, short_help=_group.summary, help=_group.help)
 
 for _name, _entry in COMMANDS.items():
-    _group, _last = (bench, _name.removeprefix("bench ")) if _name.startswith("bench ") else (app, _name)
-    _group.command(_last, help=_entry.summary)(lambda: None)  # listed only: LazyGroup puts the real one in its place
-
-
-@bench.callback()
-def _bench() -> None:
-    """Measure speed, against rivals in the same run: a figure is a median of several runs, a ratio one of their ratios.
-
-    The work is the same for all: a network of 25 fields of width 8 and hidden layers of 256, 128 and 64 units, 450
-    candidates or as many as are asked for. docs/benchmarks.md explains every figure and how to keep a machine quiet.
-
-    To begin: `agerank bench engine`. It takes a minute.
-    """
+    _within, _, _last = _name.rpartition(" ")
+    _groups[_within].command(_last, help=_entry.summary)(lambda: None)  # listed only: LazyGroup puts the real one there
 
 
 @app.callback()
