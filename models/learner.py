@@ -7,6 +7,7 @@ import torch
 
 from models.networks.click import ClickNetwork, Params, tensors
 from models.optimizers import OPTIMIZERS
+from models.touched import Touched
 from models.types import Array, Batch
 
 
@@ -30,6 +31,7 @@ class Learner:
         for value in self.params.values():
             value.requires_grad_()
         self._optimizer = OPTIMIZERS[optimizer](self.params, learning_rate=learning_rate)
+        self._touched = None if self._optimizer.moves_unread else Touched(self.params)
 
     def predict(self, batch: Batch) -> Array:
         """Click probabilities (B,) float32, without dropout."""
@@ -55,6 +57,8 @@ class Learner:
             None if context_row is None else torch.from_numpy(context_row),
         )
         (loss.click + loss.gate).backward()  # type: ignore[no-untyped-call]
+        if self._touched:
+            self._touched.mark(self.params)
         self._optimizer.step()
         self.step += 1
         return loss.p_click.numpy()
@@ -64,10 +68,24 @@ class Learner:
         return {name: value.detach().numpy().copy() for name, value in self.params.items()}
 
     def prepared(self) -> dict[str, Array]:
-        """`weights`, and what ranking derives from them (`ClickNetwork.prepare`)."""
-        weights = self.weights()
-        tensors = self.network.prepare({name: torch.from_numpy(value) for name, value in weights.items()})
+        """The parameters by name, and what ranking derives from them (`ClickNetwork.prepare`).
+
+        No copies: the next step changes them.
+        """
+        tensors = self.network.prepare({name: value.detach() for name, value in self.params.items()})
         return {name: value.numpy() for name, value in tensors.items()}
+
+    def touched(self) -> dict[str, Array] | None:
+        """The rows of each embedding table that moved since `settle`: table -> (N,) int32, ascending.
+
+        None where the optimiser moves them all.
+        """
+        return self._touched.rows() if self._touched else None
+
+    def settle(self) -> None:
+        """From here on `touched` counts."""
+        if self._touched:
+            self._touched.clear()
 
     def state(self) -> dict[str, Array]:
         """Copies of the optimiser's state by name; nothing before the first step."""
@@ -87,6 +105,7 @@ class Learner:
         if step:
             self._optimizer.restore(state)
         self.step = step
+        self.settle()
 
     def _masks(self, rows: int) -> torch.Tensor:
         """(1, B, U): a mask of its own for every example."""

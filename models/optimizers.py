@@ -23,6 +23,9 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # torch's names for what [1] keeps
 class Optimizer(Protocol):
     """Moves the parameters that it was made for."""
 
+    #: Whether rows of tables move on that no batch has read since; else they stay as they are, bit for bit.
+    moves_unread: bool
+
     def step(self) -> None:
         """Takes one step along the gradients of all parameters, and the gradients away."""
         ...
@@ -45,6 +48,8 @@ class Adam:
 
     A step costs the reading and writing of all tables.
     """
+
+    moves_unread = True
 
     def __init__(self, params: Params, *, learning_rate: float) -> None:
         self._params = params
@@ -84,6 +89,8 @@ class SparseAdam:
     A step costs what the batch costs, however large the tables are. Rows seldom read take longer steps than under
     `Adam`, where their momentum dies away in between.
     """
+
+    moves_unread = False
 
     def __init__(self, params: Params, *, learning_rate: float) -> None:
         self._tables = {name: value for name, value in params.items() if name.startswith(TABLE)}
