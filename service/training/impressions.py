@@ -28,9 +28,20 @@ class Impressions:
         self._sort()
         return self._hash.copy(), self._count.copy()
 
+    def changed(self) -> tuple[Array, Array]:
+        """`state` of the items alone that were shown since `settle`."""
+        self._sort()
+        return self._hash[self._changed], self._count[self._changed]
+
+    def settle(self) -> None:
+        """From here on `changed` counts."""
+        self._sort()
+        self._changed[:] = False
+
     def restore(self, item_hash: Array, count: Array) -> None:
-        """Continues from `state`."""
+        """Continues from `state`; nothing changed since."""
         self._hash, self._count = item_hash.copy(), count.copy()
+        self._changed = np.zeros(len(item_hash), dtype=bool)
         self._tail: list[Array] = []
         self._tail_size = 0
 
@@ -43,5 +54,8 @@ class Impressions:
         known = place < len(self._hash)
         known[known] = self._hash[place[known]] == found[known]
         self._count[place[known]] += count[known]
-        self._hash = np.insert(self._hash, place[~known], found[~known])
-        self._count = np.insert(self._count, place[~known], count[~known])
+        self._changed[place[known]] = True
+        new = place[~known]
+        self._hash = np.insert(self._hash, new, found[~known])
+        self._count = np.insert(self._count, new, count[~known])
+        self._changed = np.insert(self._changed, new, True)

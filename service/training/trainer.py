@@ -14,6 +14,7 @@ from models.features import item_hashes
 from models.learner import Learner
 from models.registry import Strategy
 from models.types import Array
+from service import deltas
 from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, Manifest
 from service.errors import EventError
 from service.events import DeadLetter, Event, Served
@@ -85,9 +86,22 @@ class Trainer:
         return budget.lambda_ if budget else self.strategies[strategy].lambda_
 
     def weights(self) -> dict[str, Array]:
-        """What ranking reads: prepared parameters and impression counts."""
+        """What ranking reads: prepared parameters and impression counts. The next feed changes them."""
         item_hash, count = self._impressions.state()
         return {**self.learner.prepared(), ITEM_HASH: item_hash, ITEM_IMPRESSIONS: count}
+
+    def delta(self) -> dict[str, Array] | None:
+        """What became of `weights` since `settle`, see `service.deltas`; None where every row may have moved."""
+        rows = self.learner.touched()
+        if rows is None:
+            return None
+        item_hash, count = self._impressions.changed()
+        return deltas.difference({**self.learner.prepared(), ITEM_HASH: item_hash, ITEM_IMPRESSIONS: count}, rows)
+
+    def settle(self) -> None:
+        """What is now has been published: from here on `delta` counts."""
+        self.learner.settle()
+        self._impressions.settle()
 
     def state(self) -> dict[str, Array]:
         """Everything else that the future depends on, but for the manifest's positions and data timestamp."""

@@ -37,3 +37,22 @@ def test_the_state_is_a_copy() -> None:
     restored.restore(item_hash, count)
     restored.add(item_hash)
     assert (restored.state()[1].tolist(), count.tolist()) == ([3, 2], [2, 1])
+
+
+@given(st.lists(st.lists(hashes, max_size=8), max_size=6), st.integers(0, 6), st.integers(0, 20))
+def test_what_changed_is_told_until_it_is_settled(added: list[list[int]], settled_at: int, longest_tail: int) -> None:
+    counts = Impressions(longest_tail=longest_tail)
+    for number, batch in enumerate(added):
+        if number == settled_at:
+            counts.settle()
+        counts.add(np.array(batch, dtype=np.uint64))
+    changed, count = counts.changed()
+    since = added[settled_at:] if settled_at < len(added) else added
+    assert changed.tolist() == sorted({one for batch in since for one in batch})
+    assert (
+        dict(zip(*map(np.ndarray.tolist, (changed, count)), strict=True)).items()
+        <= dict(zip(*map(np.ndarray.tolist, counts.state()), strict=True)).items()
+    )
+    restored = Impressions()
+    restored.restore(*counts.state())
+    assert not len(restored.changed()[0])
