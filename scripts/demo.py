@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from models.evaluation.simulator import R6bWorld
+from models.evaluation.worlds.r6b import R6bWorld
 from scripts.demo_figures import Seen
 from scripts.demo_processes import Child, DemoError, environment, free_port
 from scripts.demo_users import IN_FLIGHT, TIMEOUT_S, Users

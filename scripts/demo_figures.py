@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from models.evaluation.simulator import Visit
+from models.evaluation.worlds.r6b import Visit
 from models.types import Array
 
 

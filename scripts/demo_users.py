@@ -9,7 +9,7 @@ import httpx
 import msgspec
 import numpy as np
 
-from models.evaluation.simulator import R6bWorld, Visit
+from models.evaluation.worlds.r6b import R6bWorld, Visit
 from models.types import Array
 from scripts.demo_figures import Seen
 

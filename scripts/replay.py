@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from models.evaluation import replay as unbiased
+from models.evaluation.driver import Protocol
 from models.evaluation.r6b import Tally
 from models.registry import Strategy, build
 from scripts.replay_runs import Work, read_log, run_all
 from service.settings import SettingsError, read
 
-DEFAULTS = unbiased.Protocol()
+DEFAULTS = Protocol()
 
 
 class Format(StrEnum):
@@ -70,7 +71,7 @@ def replay(
 
         agerank replay --log LOG.gz --strategies random,greedy,age_ts --warm-up 20000 --limit 100000
     """
-    protocol = unbiased.Protocol(warm_up=warm_up, update_every=update_every)
+    protocol = Protocol(warm_up=warm_up, update_every=update_every)
     work = [
         Work(strategy, seed, log, limit, protocol)
         for strategy, seed in product(_strategies(strategies, config), range(seeds))

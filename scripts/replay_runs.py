@@ -15,8 +15,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from models.evaluation.driver import Protocol
 from models.evaluation.r6b import Event, Tally, events
-from models.evaluation.replay import Protocol, Result, replay
+from models.evaluation.replay import Result, replay
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.registry import Strategy
@@ -74,10 +75,13 @@ def run_all(work: Sequence[Work], *, processes: int, quiet: bool) -> list[Outcom
 
 def _run(work: Work, follow: Follow) -> Outcome:
     spec = FeatureSpec.from_toml(resources.files("scripts").joinpath("specs/r6b.toml").read_text())
-    learner = Learner(ClickNetwork(spec, NETWORK), learning_rate=LEARNING_RATE, seed=work.seed)
     tally = Tally()
     visits = read_log(work.log, tally, work.limit, follow)
-    result = replay(visits, strategy=work.strategy, learner=learner, seed=work.seed, protocol=work.protocol)
+
+    def make(round_: int) -> Learner:
+        return Learner(ClickNetwork(spec, NETWORK), learning_rate=LEARNING_RATE, seed=work.seed + round_)
+
+    result = replay(visits, strategy=work.strategy, make=make, seed=work.seed, protocol=work.protocol)
     follow(1.0)
     return result, tally
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from models.evaluation.simulator import Visit
+from models.evaluation.worlds.r6b import Visit
 from scripts.demo_figures import Seen
 
 VISIT = Visit("user-1", [1], ["a", "b", "c"], np.array([0.1, 0.2, 0.6]))

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from models.evaluation.simulator import R6bWorld
+from models.evaluation.worlds.r6b import R6bWorld
 from scripts.demo_figures import Seen
 from scripts.demo_users import Users
 

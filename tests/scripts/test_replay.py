@@ -10,7 +10,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from models.evaluation.r6b import Tally, events
-from models.evaluation.simulator import R6bWorld
+from models.evaluation.worlds.r6b import R6bWorld
 from scripts.cli import app
 
 UPWORTHY = Path(__file__).parents[2].parent / "shared/data/upworthy_60tests_seed0_r6b.txt.gz"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.evaluation.simulator import FEATURES, R6bWorld, Visit
+from models.evaluation.worlds.r6b import FEATURES, R6bWorld, Visit
 
 
 def visits(world: R6bWorld, count: int, *, every_s: float = 0.1) -> list[Visit]:

@@ -1,7 +1,7 @@
-"""A world whose click probabilities are known, so that the best that could have been done is known too.
+"""A world with the shape of the Yahoo! R6B log.
 
-It has the shape of the Yahoo! R6B log: visits of users with 136 binary features to a page that shows articles of a
-changing pool of about 38, clicked at about 4 % under random display. The numbers behind that shape are ours.
+Users with 136 binary features visit a page that shows articles of a changing pool of about 38, clicked at about 4 %
+under random display. The numbers behind that shape are ours.
 
     logit P(click) = base + quality of the item + taste of the user . style of the item
 
@@ -14,10 +14,24 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models.evaluation.driver import Visits
+from models.evaluation.items import Items
+from models.evaluation.worlds.lives import BLOCK, Lives
+from models.evaluation.worlds.world import Scene, flat
+from models.features import Encoder
+from models.spec import FeatureSpec, Field
 from models.types import Array
 
 FEATURES = 136  # binary, numbered from 1; feature 1 is the constant
-_BLOCK = 256  # items made at a time
+#: A policy whose picks are replayed keeps 28 million / 38 visits of the log, over its 15 days.
+INTERVAL_S = 15 * 86_400 / 740_000
+
+SPEC = FeatureSpec(
+    (
+        Field(name="features", side="user", kind="multi_hot", buckets=512, max_values=FEATURES, width=8),
+        Field(name="id", side="item", kind="categorical", source="id", buckets=8_192, width=8),
+    )
+)
 
 
 class Visit(NamedTuple):
@@ -43,9 +57,8 @@ class Visit(NamedTuple):
 
 
 class R6bWorld:
-    """Users, items, and who would click what.
+    """Users, items, and who would click what. A `World`.
 
-    An item is born every lifetime_s / pool seconds and lives 0.5 to 1.5 lifetimes; the pool is full from time 0 on.
     Items and users depend on the seed alone, never on what is asked of the world; who comes is drawn visit by visit.
 
     Args:
@@ -58,7 +71,10 @@ class R6bWorld:
         affinity_sd: spread of the log odds that a known user's taste adds.
         rank: dimensions of taste and style.
         anonymous: share of users of whom only the constant feature is known.
+        interval_s: between two visits of `visits`.
     """
+
+    spec = SPEC
 
     def __init__(
         self,
@@ -72,51 +88,66 @@ class R6bWorld:
         affinity_sd: float = 0.3,
         rank: int = 4,
         anonymous: float = 0.3,
+        interval_s: float = INTERVAL_S,
     ) -> None:
-        self._seed = seed
-        self._lifetime_s = lifetime_s
-        self._birth_interval_s = lifetime_s / pool
+        self.items = Items(SPEC)
+        self._seed, self._interval_s = seed, interval_s
+        self._lives = Lives(seed, pool=pool, lifetime_s=lifetime_s)
         self._quality_sd = quality_sd
         # The mean of a sigmoid far below 1/2 is that of a lognormal: half a variance above its centre.
         variance = quality_sd**2 + (1.0 - anonymous) * affinity_sd**2
         self._base = math.log(ctr / (1.0 - ctr)) - variance / 2.0
         self._arrivals = np.random.default_rng([seed, 0])
-        self._user_ids = [f"user-{number}" for number in range(users)]
         self._features, taste = _users(np.random.default_rng([seed, 1]), users, rank, anonymous)
         self._taste = affinity_sd / math.sqrt(rank) * taste  # (users, rank)
-        self._item_ids: list[str] = []
-        self._death_s = np.empty(0)  # (items,) world time
+        self._encoded: tuple[Array, Array] | None = None  # of all users
+        self._visited = 0
         self._quality = np.empty(0)  # (items,)
         self._style = np.empty((0, rank))  # (items, rank)
 
     def visit(self, time_s: float) -> Visit:
         """The next user, at a time >= 0 since the world began."""
-        oldest = int(time_s / self._birth_interval_s)
-        newest = int((time_s + 1.5 * self._lifetime_s) / self._birth_interval_s)
-        while newest >= len(self._item_ids):
-            self._bear()
-        alive = oldest + np.flatnonzero(self._death_s[oldest : newest + 1] > time_s)
-        user = int(self._arrivals.integers(len(self._user_ids)))
-        logit = self._base + self._quality[alive] + self._style[alive] @ self._taste[user]
+        user = self._arrivals.integers(len(self._features), size=1)
+        _, item, p_click = self._meet(np.array([time_s]), user)
         return Visit(
-            user_id=self._user_ids[user],
-            features=self._features[user],
-            candidates=[self._item_ids[item] for item in alive.tolist()],
-            click_probability=1.0 / (1.0 + np.exp(-logit)),
+            user_id=f"user-{user[0]}",
+            features=self._features[int(user[0])],
+            candidates=[f"item-{one}" for one in item.tolist()],
+            click_probability=p_click,
         )
 
-    def _bear(self) -> None:
-        """The next block of items. Each block has its own generator, so no item depends on when it is asked for."""
-        first, rank = len(self._item_ids), self._style.shape[1]
-        generator = np.random.default_rng([self._seed, 2, first])
-        number = np.arange(first, first + _BLOCK)
-        # Births start 1.5 lifetimes early, the longest life, so that the first visit meets a pool of all ages.
-        birth_s = number * self._birth_interval_s - 1.5 * self._lifetime_s
-        death_s = birth_s + generator.uniform(0.5, 1.5, _BLOCK) * self._lifetime_s
-        self._item_ids += [f"item-{one}" for one in number]
-        self._death_s = np.concatenate([self._death_s, death_s])
-        self._quality = np.concatenate([self._quality, generator.normal(0.0, self._quality_sd, _BLOCK)])
-        self._style = np.concatenate([self._style, generator.normal(size=(_BLOCK, rank))])
+    def visits(self, count: int) -> Scene:
+        """See `World`: the next `count` users, one every interval."""
+        time_s = self._interval_s * np.arange(self._visited, self._visited + count)
+        self._visited += count
+        user = self._arrivals.integers(len(self._features), size=count)
+        visit, item, p_click = self._meet(time_s, user)
+        index, weight = self._contexts()
+        return Scene(Visits(index[user], weight[user], visit, item), user, p_click, self._arrivals.random(count))
+
+    def _meet(self, time_s: Array, user: Array) -> tuple[Array, Array, Array]:
+        """(visit, item, click probability), each (B,): whom the users at these times may be shown."""
+        present, first = self._lives.present(time_s)
+        self._bear(self._lives.needed(float(time_s[-1])))
+        born = slice(first, first + present.shape[1])
+        logit = self._base + self._quality[born] + self._taste[user] @ self._style[born].T  # (V, n)
+        return *flat(present, first), 1.0 / (1.0 + np.exp(-logit[present]))
+
+    def _contexts(self) -> tuple[Array, Array]:
+        """(users, Kc) rows and weights."""
+        if self._encoded is None:
+            encoder = Encoder(SPEC)
+            rows = [encoder.context(user={"features": one}) for one in self._features]
+            index, weight = (np.concatenate(side) for side in zip(*rows, strict=True))
+            self._encoded = index, weight
+        return self._encoded
+
+    def _bear(self, count: int) -> None:
+        while (first := len(self._quality)) < count:
+            generator = np.random.default_rng([self._seed, 3, first])
+            self.items.add([f"item-{one}" for one in range(first, first + BLOCK)], [None] * BLOCK)
+            self._quality = np.concatenate([self._quality, generator.normal(0.0, self._quality_sd, BLOCK)])
+            self._style = np.concatenate([self._style, generator.normal(size=(BLOCK, self._style.shape[1]))])
 
 
 def _users(generator: np.random.Generator, users: int, rank: int, anonymous: float) -> tuple[list[list[int]], Array]:
