@@ -31,6 +31,7 @@ from service.connections import connect
 from service.streams import Entry, LogReader, StreamNames
 from service.telemetry import TrainerMetrics
 from service.training.join import Join
+from service.training.joins import Joins
 from service.training.outcome import Progress
 from service.training.publisher import Publisher, lock
 from service.training.trainer import Trainer
@@ -100,7 +101,7 @@ def _learner(optimizer: str = "adam") -> Learner:
 def _trainer(learner: Learner, batch_size: int) -> Trainer:
     return Trainer(
         learner=learner,
-        join=Join(window_ms=WINDOW_MS, mode="served", max_pending=1_000_000),
+        joins=Joins(lambda: Join(window_ms=WINDOW_MS, mode="served", max_pending=1_000_000)),
         lane=LANE,
         strategies={name: build(name, options) for name, options in STRATEGIES.items()},
         batch_size=batch_size,

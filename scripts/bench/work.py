@@ -28,6 +28,7 @@ from scripts.bench.naive import NaiveNetwork
 from service.checkpoints import Manifest
 from service.telemetry import TrainerMetrics
 from service.training.join import Join
+from service.training.joins import Joins
 from service.training.outcome import Progress
 from service.training.publisher import Publisher, lock
 from service.training.trainer import Trainer
@@ -144,7 +145,7 @@ class Versions:
         self._model = model
         trainer = Trainer(
             learner=model.learner,
-            join=Join(window_ms=600_000, mode="served", max_pending=1),
+            joins=Joins(lambda: Join(window_ms=600_000, mode="served", max_pending=1)),
             lane=LANE,
             strategies=model.strategies,
             batch_size=256,

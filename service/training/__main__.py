@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import FrameType
 
 import redis
@@ -25,6 +26,7 @@ from service.settings import Settings, SettingsError, read
 from service.streams import StreamNames
 from service.telemetry import TrainerMetrics
 from service.training.join import Join
+from service.training.joins import Joins
 from service.training.outcome import Outcome, Progress
 from service.training.publisher import Publisher, lock
 from service.training.trainer import Trainer
@@ -86,14 +88,15 @@ def create_trainer(settings: Settings) -> tuple[Trainer, str]:
         seed=settings.seed,
         optimizer=settings.optimizer,
     )
-    join = Join(
+    join = partial(
+        Join,
         window_ms=round(settings.attribution_window_s * 1000),
         mode=settings.impressions,
-        max_pending=settings.max_pending,
+        max_pending=max(settings.max_pending // settings.partitions, 1),
     )
     trainer = Trainer(
         learner=learner,
-        join=join,
+        joins=Joins(join),
         lane=settings.lane,
         strategies=strategies,
         batch_size=settings.batch_size,

@@ -7,7 +7,7 @@ import numpy as np
 
 from models.spec import FeatureSpec
 from models.types import Array, Batch
-from service.training.join import UNCLICKED, Closed
+from service.training.memory import UNCLICKED, Closed
 
 _BY_WINDOW = 4  # columns of Examples that have W rows; the others have N
 

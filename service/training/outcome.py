@@ -10,7 +10,7 @@ import numpy as np
 from models.metrics import log_loss
 from models.types import Array, ItemAge
 from service.events import DeadLetter
-from service.training.join import UNCLICKED, Closed
+from service.training.memory import UNCLICKED, Closed
 
 #: What a strategy is called in metrics that the trainer does not know: the stream must not make labels.
 OTHER = "other"

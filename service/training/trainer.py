@@ -22,17 +22,14 @@ from service.streams import Entry
 from service.training.examples import Examples, concatenate, examples
 from service.training.impressions import Impressions
 from service.training.intake import Intake, Useless
-from service.training.join import UNCLICKED, Closed, Join
+from service.training.joins import Joins
+from service.training.memory import UNCLICKED, Closed
 from service.training.outcome import Outcome, Predictions, slices
 
-_WAITING = "waiting."  # prefix of the half-filled batch among the arrays of the state
+#: Prefixes among the arrays of the state: of the half-filled batch, and of the joins.
+_WAITING, _JOIN = "waiting.", "join."
 
-
-class _State(msgspec.Struct, array_like=True):
-    """What is not arrays."""
-
-    join: bytes
-    budgets: dict[str, tuple[float, float, float, float]]
+_Budgets = dict[str, tuple[float, float, float, float]]  # strategy -> state
 
 
 class Trainer:
@@ -40,7 +37,7 @@ class Trainer:
 
     Args:
         learner: of a network whose spec the served records must have.
-        join: with nothing in it.
+        joins: with nothing in them.
         lane: whose served records these are.
         strategies: by name.
         batch_size: examples of one step.
@@ -51,13 +48,13 @@ class Trainer:
         self,
         *,
         learner: Learner,
-        join: Join,
+        joins: Joins,
         lane: str,
         strategies: Mapping[str, Strategy],
         batch_size: int,
         mature_impressions: int,
     ) -> None:
-        self.learner, self.join, self.lane, self.strategies = learner, join, lane, strategies
+        self.learner, self.joins, self.lane, self.strategies = learner, joins, lane, strategies
         self.positions: dict[str, str] = {}  # stream -> last entry fed
         self.data_timestamp_ms = 0  # newest event learned from
         self._batch_size, self._mature = batch_size, mature_impressions
@@ -67,13 +64,18 @@ class Trainer:
         self._waiting = examples([], self._spec)  # fewer than a batch
         self._impressions = Impressions()  # closed
 
-    def feed(self, entries: Sequence[Entry]) -> Outcome:
-        """The next entries of the log."""
+    def feed(self, entries: Sequence[Entry], until_ms: int | None = None) -> Outcome:
+        """The next entries of the log.
+
+        Args:
+            until_ms: all entries up to this time are known with these; what closes until then is learned from. None:
+                they come in the order of the whole log, so all is known that is older than the newest of them.
+        """
         outcome = Outcome()
         for entry, message in zip(entries, self._intake.read(entries), strict=True):
             self._enter(outcome, entry, message)
             self.positions[entry.stream] = entry.position
-        joined = self.join.take()
+        joined = self.joins.take(self.joins.now_ms - 1 if until_ms is None else until_ms)
         outcome.join = joined.counts
         outcome.dead_letters += [_dead_letter(entry, error) for entry, error in joined.refused]
         if joined.closed:
@@ -106,9 +108,10 @@ class Trainer:
     def state(self) -> dict[str, Array]:
         """Everything else that the future depends on, but for the manifest's positions and data timestamp."""
         budgets = {name: budget.state() for name, budget in self._budgets.items()}
-        content = msgspec.msgpack.encode(_State(self.join.state(), budgets))
+        content = msgspec.msgpack.encode(budgets)
+        joins = {f"{_JOIN}{name}": array for name, array in self.joins.state().items()}
         waiting = {f"{_WAITING}{name}": column.copy() for name, column in self._waiting._asdict().items()}
-        return {**self.learner.state(), **waiting, "trainer": np.frombuffer(content, dtype=np.uint8)}
+        return {**self.learner.state(), **waiting, **joins, "budgets": np.frombuffer(content, dtype=np.uint8)}
 
     def restore(self, manifest: Manifest, weights: Mapping[str, Array], state: Mapping[str, Array]) -> None:
         """Continues where a checkpoint was taken.
@@ -117,23 +120,25 @@ class Trainer:
             ValueError: the parameters are of another network.
         """
         self.learner.restore(weights, state, manifest.version)
-        content = msgspec.msgpack.decode(state["trainer"].tobytes(), type=_State)
+        budgets = msgspec.msgpack.decode(state["budgets"].tobytes(), type=_Budgets)
         self.positions, self.data_timestamp_ms = dict(manifest.positions), manifest.data_timestamp_ms
-        self.join.restore(content.join)
+        joins = {name: array for name, array in state.items() if name.startswith(_JOIN)}
+        self.joins.restore({name.removeprefix(_JOIN): array for name, array in joins.items()})
         self._waiting = Examples(*(state[f"{_WAITING}{name}"].copy() for name in Examples._fields))
-        for name in self._budgets.keys() & content.budgets.keys():
-            self._budgets[name] = Budget.restore(self._budgets[name].target, content.budgets[name])
+        for name in self._budgets.keys() & budgets.keys():
+            self._budgets[name] = Budget.restore(self._budgets[name].target, budgets[name])
         self._impressions.restore(weights[ITEM_HASH], weights[ITEM_IMPRESSIONS])
 
     def _enter(self, outcome: Outcome, entry: Entry, message: Served | Event | Useless) -> None:
+        join = self.joins.of(entry.stream)
         if isinstance(message, Event):
-            self.join.feedback(entry, message)
+            join.feedback(entry, message)
         elif isinstance(message, Served):
-            if self.join.serve(entry, message) and message.strategy in self._budgets:
+            if join.serve(entry, message) and message.strategy in self._budgets:
                 self._budgets[message.strategy].observe(sum(message.explored), len(message.explored), message.lambda_)
         else:
             if message.request_id is not None:
-                self.join.ignore(entry, message.request_id)
+                join.ignore(entry, message.request_id)
             if message.error is not None:
                 outcome.dead_letters.append(_dead_letter(entry, message.error))
 

@@ -209,4 +209,4 @@ def count(metrics: TrainerMetrics, trainer: Trainer, entries: list[Entry], outco
         metrics.examples.inc(len(p))
         metrics.steps.inc()
         metrics.loss.set(log_loss(p, label))
-    metrics.join_pending.set(trainer.join.pending)
+    metrics.join_pending.set(trainer.joins.pending)

@@ -52,7 +52,7 @@ def test_the_join_finds_every_impression_and_click(mode: Literal["served", "even
             join.serve(entry, decode_served(entry.payload))
         else:
             join.feedback(entry, decode_event(entry.payload))
-    joined = join.take()
+    joined = join.take(2000)
     assert joined.counts == {"matched": matched}
     assert [(one.time_ms, one.click_ms) for one in joined.closed] == [(1000, [1000]), (1000, [1000]), (1001, [-1])]
 

@@ -20,6 +20,7 @@ from service.events import Event, Served
 from service.events import encode as encode_message
 from service.streams import Entry, StreamNames, order
 from service.training.join import Join
+from service.training.joins import Joins
 from service.training.trainer import Trainer
 
 SPEC = """
@@ -88,7 +89,7 @@ class World:
         )
         return Trainer(
             learner=learner,
-            join=Join(window_ms=WINDOW_MS, mode="served", max_pending=given["max_pending"]),
+            joins=Joins(lambda: Join(window_ms=WINDOW_MS, mode="served", max_pending=given["max_pending"])),
             lane=given.get("lane", "default"),
             strategies={name: build(name, options) for name, options in given["strategies"].items()},
             batch_size=BATCH_SIZE,
@@ -194,7 +195,7 @@ def world() -> type[World]:
     return World
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def bits() -> Callable[[dict[str, np.ndarray]], dict[str, tuple[str, tuple[int, ...], bytes]]]:
     """Arrays as something that is equal only where every bit is."""
 

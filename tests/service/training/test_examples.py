@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.training.examples import Examples, concatenate, examples
-from service.training.join import UNCLICKED, Closed
+from service.training.memory import UNCLICKED, Closed, Order
 
 ITEMS = "abcde"
 Row = tuple[int, int, bytes, bytes, int, bytes, bytes]
@@ -54,8 +54,9 @@ def histories(draw: st.DrawFn) -> list[tuple[int, list[int], list[int]]]:
 
 def closed_of(world, history: list[tuple[int, list[int], list[int]]]) -> list[Closed]:
     return [
-        Closed(world.served(f"r{time_ms}", tuple(ITEMS), number % 8, time_ms=number), rows, time_ms, clicks)
+        Closed(served, rows, clicks, Order(0, time_ms, 0, ""))
         for number, (time_ms, rows, clicks) in enumerate(history)
+        for served in [world.served(f"r{time_ms}", tuple(ITEMS), number % 8, time_ms=number)]
     ]
 
 

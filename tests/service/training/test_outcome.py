@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.training.join import UNCLICKED, Closed
+from service.training.memory import UNCLICKED, Closed, Order
 from service.training.outcome import OTHER, Slice, slices
 
 MATURE = 10
@@ -34,7 +34,7 @@ def test_sums_are_those_of_the_rows(world, requests) -> None:
         )
         rows = [place for place, one in enumerate(counted) if one]
         if rows:
-            closed.append(Closed(served, rows, 1, [clicks[place] for place in rows]))
+            closed.append(Closed(served, rows, [clicks[place] for place in rows], Order(1, 1, 0, "")))
         for place in rows:
             name = strategy if strategy != "x" else OTHER
             sums = expected.setdefault((name, "new" if impressions[place] < MATURE else "mature"), Slice())

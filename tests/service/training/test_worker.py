@@ -134,7 +134,7 @@ def test_what_it_did_can_be_seen(world, running: Running, names: StreamNames) ->
     assert running.sample("agerank_examples_total") == progress.examples
     assert running.sample("agerank_steps_total") == progress.steps
     assert running.sample("agerank_loss") > 0
-    assert running.sample("agerank_join_pending") == running.trainer.join.pending
+    assert running.sample("agerank_join_pending") == running.trainer.joins.pending
     assert running.sample("agerank_publishes_total", result="published") == 1
     assert running.sample("agerank_publish_seconds_count") == 1
     assert running.sample("agerank_published_version") == progress.steps

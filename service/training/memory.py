@@ -1,0 +1,183 @@
+"""Memory: what a join holds, and the same as arrays, as it travels.
+
+A served record stays the bytes that it was in the log, and is copied as such: a checkpoint encodes nothing again.
+"""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple, TypeVar
+
+import msgspec
+import numpy as np
+
+from models.types import Array
+from service.events import Event, Served, decode_served
+from service.streams import Entry, order
+
+T = TypeVar("T")
+
+#: Of a row that was not clicked, instead of when it was.
+UNCLICKED = -1
+
+#: Of a window instead of a row: every row of its request, or none, for it is the wait for impression events.
+ALL, NONE = -1, -2
+
+
+class Order(NamedTuple):
+    """Where a closing stands among those of all partitions, which close in ascending order.
+
+    Closings that compare equal are of one partition, and stay as they are.
+    """
+
+    time_ms: int  # the first at which it is certain: the one after its window, or that of the entry that it gave way to
+    opened_ms: int  # and the rest of the entry that opened the window
+    seq: int  # of the uint64
+    stream: str
+
+
+class Closed(NamedTuple):
+    """Impressions of one request whose window has closed."""
+
+    served: Served
+    rows: list[int]  # of the slate
+    click_ms: list[int]  # of each row's first click, UNCLICKED where there was none
+    order: Order
+
+    @property
+    def time_ms(self) -> int:
+        """When they were shown, by the log's clock."""
+        return self.order.opened_ms
+
+
+class Request(msgspec.Struct, gc=False):
+    """A served record while it waits, and after that the memory that there was one."""
+
+    id: str
+    time_ms: int
+    payload: bytes  # of the entry, until the last window has closed
+    clicks: "array[int]"  # by row, as long
+    windows: int = 0  # open
+    ignored: bool = False
+    item_ids: list[str] = []  # as soon as feedback asks for them
+    number: int = 0  # among all, where they are numbered
+
+    def row(self, item_id: str) -> int | None:
+        """Of the slate; None where the item was not on it."""
+        self.item_ids = self.item_ids or decode_served(self.payload).item_ids
+        return self.item_ids.index(item_id) if item_id in self.item_ids else None
+
+
+class Window(msgspec.Struct, gc=False):
+    """Rows that close together, one attribution window after time_ms."""
+
+    time_ms: int
+    seq: int
+    stream: str
+    request: Request
+    row: int  # ALL, NONE
+
+
+class Closing(msgspec.Struct, array_like=True, gc=False):
+    """What is to become Closed."""
+
+    payload: bytes
+    rows: list[int]
+    click_ms: list[int]
+    order: Order
+
+    def closed(self) -> Closed:
+        return Closed(decode_served(self.payload), self.rows, self.click_ms, self.order)
+
+
+Early = tuple[Entry, Event]
+
+
+def opened(entry: Entry, time_ms: int, request: Request, row: int) -> Window:
+    """A window that this entry opens."""
+    request.windows += 1
+    return Window(time_ms, order(entry.position)[1], entry.stream, request, row)
+
+
+def pack_requests(requests: Sequence[Request]) -> dict[str, Array]:
+    """In order."""
+    return {
+        "request.id": _packed([one.id for one in requests]),
+        "request.time_ms": np.array([one.time_ms for one in requests], dtype=np.int64),
+        "request.bytes": np.array([len(one.payload) for one in requests], dtype=np.int64),
+        "request.rows": np.array([len(one.clicks) for one in requests], dtype=np.int32),
+        "request.windows": np.array([one.windows for one in requests], dtype=np.int32),
+        "request.ignored": np.array([one.ignored for one in requests], dtype=np.bool_),
+        "payload": np.frombuffer(b"".join([one.payload for one in requests]), dtype=np.uint8),
+        "click_ms": np.frombuffer(b"".join([one.clicks for one in requests]), dtype=np.int64),
+    }
+
+
+def unpack_requests(state: Mapping[str, Array]) -> list[Request]:
+    """The inverse."""
+    names = "request.time_ms", "request.windows", "request.ignored"
+    time_ms, windows, ignored = (state[name].tolist() for name in names)
+    payloads = _cut(state["payload"].tobytes(), state["request.bytes"])
+    clicks = _cut(state["click_ms"].tobytes(), 8 * state["request.rows"].astype(np.int64))
+    return [
+        Request(id, time_ms, payload, array("q", click), windows, ignored)
+        for id, time_ms, payload, click, windows, ignored in zip(
+            _unpacked(state["request.id"], list[str]), time_ms, payloads, clicks, windows, ignored, strict=True
+        )
+    ]
+
+
+def pack_windows(windows: Sequence[Window], requests: Sequence[Request]) -> dict[str, Array]:
+    """Windows in order, of these requests."""
+    for number, request in enumerate(requests):
+        request.number = number
+    streams = list({one.stream: None for one in windows})
+    place = {stream: number for number, stream in enumerate(streams)}
+    return {
+        "window.time_ms": np.array([one.time_ms for one in windows], dtype=np.int64),
+        "window.seq": np.array([one.seq for one in windows], dtype=np.uint64),
+        "window.stream": np.array([place[one.stream] for one in windows], dtype=np.uint8),
+        "window.request": np.array([one.request.number for one in windows], dtype=np.int32),
+        "window.row": np.array([one.row for one in windows], dtype=np.int32),
+        "streams": _packed(streams),
+    }
+
+
+def unpack_windows(state: Mapping[str, Array], requests: Sequence[Request]) -> list[Window]:
+    """The inverse."""
+    streams = _unpacked(state["streams"], list[str])
+    names = "time_ms", "seq", "stream", "request", "row"
+    columns = (state[f"window.{name}"].tolist() for name in names)
+    return [
+        Window(time_ms, seq, streams[stream], requests[request], row)
+        for time_ms, seq, stream, request, row in zip(*columns, strict=True)
+    ]
+
+
+def pack_events(early: Sequence[Early], seen: Mapping[str, int], closings: Sequence[Closing]) -> dict[str, Array]:
+    """The rest, all in order."""
+    return {
+        "early": _packed(early),
+        "seen.id": _packed(list(seen)),
+        "seen.time_ms": np.array(list(seen.values()), dtype=np.int64),
+        "closings": _packed(closings),
+    }
+
+
+def unpack_events(state: Mapping[str, Array]) -> tuple[list[Early], dict[str, int], list[Closing]]:
+    """The inverse."""
+    seen = zip(_unpacked(state["seen.id"], list[str]), state["seen.time_ms"].tolist(), strict=True)
+    return _unpacked(state["early"], list[Early]), dict(seen), _unpacked(state["closings"], list[Closing])
+
+
+def _packed(content: object) -> Array:
+    return np.frombuffer(msgspec.msgpack.encode(content), dtype=np.uint8)
+
+
+def _unpacked(content: Array, kind: type[T]) -> T:
+    return msgspec.msgpack.decode(content.tobytes(), type=kind)
+
+
+def _cut(content: bytes, sizes: Array) -> list[bytes]:
+    """Into pieces of these sizes."""
+    return [content[start:end] for start, end in pairwise(accumulate(sizes.tolist(), initial=0))]
