@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
+from models.beliefs.belief import fresh, prepare
 from models.networks.click import ClickNetwork
 from models.registry import Strategy
 from models.types import PARAM, Batch, Inputs, Scores
@@ -42,7 +43,7 @@ def export(network: ClickNetwork, strategy: Strategy) -> bytes:
     does not use may be absent from its graph.
     """
     noise = strategy.exploration.noise(network)
-    params = network.prepare(network.init(torch.Generator().manual_seed(0)))
+    params = prepare(network, strategy.beliefs, fresh(network, strategy.beliefs, seed=0))
     rows = 3  # any B that no other size equals by chance
     spec = network.spec
     inputs = {

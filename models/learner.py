@@ -1,10 +1,12 @@
 """Learner: labelled examples become an optimiser step. No I/O, no clock, no hidden randomness."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
+from models.beliefs.belief import Belief, Lesson, prepare
+from models.memory import Memory
 from models.networks.click import ClickNetwork, Params, tensors
 from models.optimizers import OPTIMIZERS
 from models.touched import Touched
@@ -12,7 +14,7 @@ from models.types import Array, Batch
 
 
 class Learner:
-    """Owns the parameters and the optimiser.
+    """Owns the parameters and the optimiser, and what beliefs learn beside them.
 
     The dropout masks of a step come from (seed, step) alone, so a restored learner goes on with the same bits.
 
@@ -21,17 +23,34 @@ class Learner:
         learning_rate: of the optimiser.
         seed: of the initial parameters and of every step's masks.
         optimizer: key of OPTIMIZERS.
+        beliefs: what the lane's exploration methods learn beside the click model (`models.registry.beliefs`).
+
+    Attributes:
+        params: the click model's and the beliefs', changed in place by every step.
     """
 
-    def __init__(self, network: ClickNetwork, *, learning_rate: float, seed: int, optimizer: str = "adam") -> None:
+    def __init__(
+        self,
+        network: ClickNetwork,
+        *,
+        learning_rate: float,
+        seed: int,
+        optimizer: str = "adam",
+        beliefs: Sequence[Belief] = (),
+    ) -> None:
         self.network = network
         self.seed = seed
         self.step = 0
-        self.params: Params = network.init(torch.Generator().manual_seed(seed))
-        for value in self.params.values():
+        self._beliefs = tuple(beliefs)
+        self._memories = [
+            Memory(one, network, learning_rate=learning_rate, optimizer=optimizer, seed=seed) for one in beliefs
+        ]
+        self._click: Params = network.init(torch.Generator().manual_seed(seed))
+        for value in self._click.values():
             value.requires_grad_()
-        self._optimizer = OPTIMIZERS[optimizer](self.params, learning_rate=learning_rate)
-        self._touched = None if self._optimizer.moves_unread else Touched(self.params)
+        self.params = self._click | {name: value for one in self._memories for name, value in one.params.items()}
+        self._optimizer = OPTIMIZERS[optimizer](self._click, learning_rate=learning_rate)
+        self._touched = None if self._optimizer.moves_unread else Touched(self._click)
 
     def predict(self, batch: Batch) -> Array:
         """Click probabilities (B,) float32, without dropout."""
@@ -49,8 +68,10 @@ class Learner:
         Returns:
             What was predicted before the step, without dropout: click probabilities (B,) float32.
         """
+        if self._memories:
+            self._teach(batch, label, context_row)
         loss = self.network.loss(
-            self.params,
+            self._click,
             tensors(batch),
             self._masks(len(label)),
             torch.from_numpy(np.asarray(label, dtype=np.float32)),
@@ -58,7 +79,7 @@ class Learner:
         )
         (loss.click + loss.gate).backward()  # type: ignore[no-untyped-call]
         if self._touched:
-            self._touched.mark(self.params)
+            self._touched.mark(self._click)
         self._optimizer.step()
         self.step += 1
         return loss.p_click.numpy()
@@ -68,12 +89,12 @@ class Learner:
         return {name: value.detach().numpy().copy() for name, value in self.params.items()}
 
     def prepared(self) -> dict[str, Array]:
-        """The parameters by name, and what ranking derives from them (`ClickNetwork.prepare`).
+        """The parameters by name, and what ranking derives from them (`models.beliefs.belief.prepare`).
 
         No copies: the next step changes them.
         """
-        tensors = self.network.prepare({name: value.detach() for name, value in self.params.items()})
-        return {name: value.numpy() for name, value in tensors.items()}
+        params = {name: value.detach() for name, value in self.params.items()}
+        return {name: value.numpy() for name, value in prepare(self.network, self._beliefs, params).items()}
 
     def touched(self) -> dict[str, Array] | None:
         """The rows of each embedding table that moved since `settle`: table -> (N,) int32, ascending.
@@ -88,24 +109,39 @@ class Learner:
             self._touched.clear()
 
     def state(self) -> dict[str, Array]:
-        """Copies of the optimiser's state by name; nothing before the first step."""
-        return self._optimizer.state()
+        """Copies of what the next step needs besides `weights`, by name; of the optimisers nothing before the first."""
+        beliefs = {name: value for one in self._memories for name, value in one.state().items()}
+        return self._optimizer.state() | beliefs
 
     def restore(self, weights: Mapping[str, Array], state: Mapping[str, Array], step: int) -> None:
-        """Continues where `weights`, `state` and `step` were taken.
+        """Continues where `weights`, `state` and `step` were taken. A belief that they do not have begins there.
 
         Raises:
-            ValueError: they are not of this network, or of another optimiser.
+            ValueError: they are not of this network, or of another optimiser, or of a belief with other options.
         """
         with torch.no_grad():
-            for name, value in self.params.items():
+            for name, value in self._click.items():
                 if name not in weights or weights[name].shape != tuple(value.shape):
                     raise ValueError(f"parameter {name}: expected shape {tuple(value.shape)}")
                 value.copy_(torch.from_numpy(weights[name].copy()))
         if step:
             self._optimizer.restore(state)
+        for one in self._memories:
+            one.restore(weights, state, step)
         self.step = step
         self.settle()
+
+    def _teach(self, batch: Batch, label: Array, context_row: Array | None) -> None:
+        """Has the beliefs learn from B examples, as the click model sees them before its own step."""
+        click = {name: value.detach() for name, value in self._click.items()}
+        rows = None if context_row is None else torch.from_numpy(context_row)
+        encoded = tensors(batch)
+        with torch.no_grad():
+            a = self.network.first(click, *self.network.embed(click, encoded), rows)
+            at = self.network.forward(click, a)
+        lesson = Lesson(encoded, torch.from_numpy(np.asarray(label, dtype=np.float32)), rows, at)
+        for one in self._memories:
+            one.learn(click, lesson, self.step)
 
     def _masks(self, rows: int) -> torch.Tensor:
         """(1, B, U): a mask of its own for every example."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.networks.click import Params
-from models.networks.embedding import TABLE
+from models.networks.embedding import is_table
 from models.types import Array
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # [1]
@@ -56,7 +56,7 @@ class Adam:
         betas = _BETA_1, _BETA_2
         self._adam = torch.optim.Adam(params.values(), lr=learning_rate, betas=betas, eps=_EPSILON, fused=True)
         # Of the tables: zero between steps, because they are large and a batch reads few of their rows.
-        self._gradients = {name: torch.zeros(value.shape) for name, value in params.items() if name.startswith(TABLE)}
+        self._gradients = {name: torch.zeros(value.shape) for name, value in params.items() if is_table(name)}
 
     def step(self) -> None:
         rows: dict[str, Tensor] = {}
@@ -93,7 +93,7 @@ class SparseAdam:
     moves_unread = False
 
     def __init__(self, params: Params, *, learning_rate: float) -> None:
-        self._tables = {name: value for name, value in params.items() if name.startswith(TABLE)}
+        self._tables = {name: value for name, value in params.items() if is_table(name)}
         others = {name: value for name, value in params.items() if name not in self._tables}
         self._others = Adam(others, learning_rate=learning_rate)
         self._rate = learning_rate

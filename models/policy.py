@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from models.beliefs.belief import prepare
 from models.networks.click import ClickNetwork, Params, tensors
 from models.registry import Strategy
 from models.types import Array, Batch, Inputs, Noise, NoiseInput, Scores
@@ -33,6 +34,7 @@ class Policy:
             torch.from_numpy(np.asarray(impressions, dtype=np.int64)).to(device),
         )
         with torch.inference_mode():
-            params = self.network.prepare(self.params)  # here, because a learner may move the parameters
+            # Here, because a learner may move the parameters.
+            params = prepare(self.network, self.strategy.beliefs, self.params)
             scores = self.strategy.exploration.scores(self.network, params, inputs)
         return Scores(*(one.numpy(force=True) for one in scores))

@@ -1,14 +1,16 @@
 """Methods by name, and a strategy: a method with its options, its lambda and how its choices are logged."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, cast
 
 import msgspec
 from torch import Tensor
 
+from models.beliefs.belief import Belief
 from models.exploration.age import Age
+from models.exploration.ensemble import Ensemble
 from models.exploration.epsilon_greedy import EpsilonGreedy
 from models.exploration.greedy import Greedy
 from models.exploration.random import Random
@@ -22,8 +24,12 @@ INITIAL_LAMBDA = 10.0
 class Exploration(Protocol):
     """What every method is: the noise it wants, and scores from belief and noise.
 
-    A method that orders uniformly at random with some probability, and else greedily, also has `uniform_share`, that
-    probability: it gives its propensities a closed form.
+    Where a method takes a lambda, 0 gives the greedy order. Some methods also have
+
+    - `uniform_share`: the probability with which they order uniformly at random, and else greedily; it gives their
+      propensities a closed form;
+    - `beliefs`: a tuple of what they learn beside the click model (`models.beliefs`), to be found in `params`;
+    - `initial_lambda`: where lambda starts that is not given.
     """
 
     def noise(self, network: ClickNetwork) -> tuple[NoiseInput, ...]:
@@ -35,11 +41,12 @@ class Exploration(Protocol):
         ...
 
 
-METHODS: dict[str, type[Greedy | Random | EpsilonGreedy | Age]] = {
+METHODS: dict[str, type[Exploration]] = {
     "greedy": Greedy,
     "random": Random,
     "epsilon_greedy": EpsilonGreedy,
     "age": Age,
+    "ensemble": Ensemble,
 }
 
 
@@ -72,6 +79,29 @@ class Strategy:
     def uniform_share(self) -> float | None:
         return cast(float | None, getattr(self.exploration, "uniform_share", None))
 
+    @property
+    def beliefs(self) -> tuple[Belief, ...]:
+        """What the learner must learn for it."""
+        return cast(tuple[Belief, ...], getattr(self.exploration, "beliefs", ()))
+
+
+def beliefs(strategies: Iterable[Strategy]) -> tuple[Belief, ...]:
+    """Of all strategies of one lane, each once.
+
+    Raises:
+        ValueError: two strategies would share a belief, but have it learned with other options.
+    """
+    found: dict[str, tuple[Belief, str]] = {}
+    for strategy in strategies:
+        for belief in strategy.beliefs:
+            known, user = found.setdefault(belief.name, (belief, strategy.name))
+            if known != belief:
+                raise ValueError(
+                    f"strategies {user!r} and {strategy.name!r} share {belief.name!r}, but want it learned as {known} "
+                    f"and as {belief}: make their options agree, or give one of them a lane of its own"
+                )
+    return tuple(belief for belief, _ in found.values())
+
 
 def build(name: str, options: Mapping[str, Any]) -> Strategy:
     """A strategy from its configuration: `method`, `lambda`, `budget`, `propensity_samples`, and the method's options.
@@ -87,7 +117,7 @@ def build(name: str, options: Mapping[str, Any]) -> Strategy:
     budget = given.pop("budget", None)
     samples = given.pop("propensity_samples", 0)
     kind = METHODS[method]
-    own = [option.name for option in fields(kind)]
+    own = [option.name for option in fields(cast(Any, kind))]
     unknown = set(given) - set(own)
     if unknown:
         known = sorted([*own, "lambda", "budget", "propensity_samples"])
@@ -106,7 +136,7 @@ def build(name: str, options: Mapping[str, Any]) -> Strategy:
         name=name,
         method=method,
         exploration=exploration,
-        lambda_=INITIAL_LAMBDA if lambda_ is None else float(lambda_),
+        lambda_=float(getattr(kind, "initial_lambda", INITIAL_LAMBDA) if lambda_ is None else lambda_),
         budget=budget,
         propensity_samples=samples,
     )

@@ -12,6 +12,11 @@ from models.spec import Layout
 TABLE = "embedding."
 
 
+def is_table(name: str) -> bool:
+    """Whether a parameter of this name is an embedding table: the click model's, or that of another below a prefix."""
+    return f".{TABLE}" in f".{name}"
+
+
 def pool(params: Mapping[str, Tensor], layout: Layout, index: Tensor, weight: Tensor) -> Tensor:
     """Weighted sum of each field's rows: (R, K) -> (R, width of the side).
 

@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import FrameType
@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, start_http_se
 from models.export import export
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
-from models.registry import build
+from models.registry import Strategy, beliefs, build
 from models.spec import FeatureSpec, SpecError
 from service import logs
 from service.connections import connect
@@ -72,22 +72,11 @@ def create_trainer(settings: Settings) -> tuple[Trainer, str]:
         text = settings.features.read_text(encoding="utf-8")
         spec = FeatureSpec.from_toml(text)
         strategies = {name: build(name, options) for name, options in settings.strategies.items()}
+        learner = _learner(settings, spec, strategies)
     except SpecError as error:
         raise SettingsError(f"{settings.features}: {error}") from None
     except (OSError, ValueError) as error:
         raise SettingsError(str(error)) from None
-    config = NetworkConfig(
-        hidden=settings.hidden,
-        dropout=settings.dropout,
-        gate_hidden=settings.gate_hidden,
-        initial_ctr=settings.initial_ctr,
-    )
-    learner = Learner(
-        ClickNetwork(spec, config),
-        learning_rate=settings.learning_rate,
-        seed=settings.seed,
-        optimizer=settings.optimizer,
-    )
     join = partial(
         Join,
         window_ms=round(settings.attribution_window_s * 1000),
@@ -103,6 +92,23 @@ def create_trainer(settings: Settings) -> tuple[Trainer, str]:
         mature_impressions=settings.mature_impressions,
     )
     return trainer, text
+
+
+def _learner(settings: Settings, spec: FeatureSpec, strategies: Mapping[str, Strategy]) -> Learner:
+    """Raises ValueError: what the strategies want learned cannot be, with these features or for all of them."""
+    config = NetworkConfig(
+        hidden=settings.hidden,
+        dropout=settings.dropout,
+        gate_hidden=settings.gate_hidden,
+        initial_ctr=settings.initial_ctr,
+    )
+    return Learner(
+        ClickNetwork(spec, config),
+        learning_rate=settings.learning_rate,
+        seed=settings.seed,
+        optimizer=settings.optimizer,
+        beliefs=beliefs(strategies.values()),
+    )
 
 
 def create_worker(

@@ -117,7 +117,7 @@ def make_request(spec: FeatureSpec):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_training_batch(spec: FeatureSpec):
     """(count, seed=...) -> Batch with C = B rows."""
 

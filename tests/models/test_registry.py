@@ -18,8 +18,8 @@ def test_the_name_is_the_method_unless_it_is_given():
 
 
 def test_only_methods_that_mix_in_uniform_orders_have_a_uniform_share():
-    shares = {name: build(name, {}).uniform_share for name in METHODS}
-    assert shares == {"greedy": None, "random": 1.0, "epsilon_greedy": 0.1, "age": None}
+    shares = {name: share for name in METHODS if (share := build(name, {}).uniform_share) is not None}
+    assert shares == {"random": 1.0, "epsilon_greedy": 0.1}
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,15 @@
 """The torch engine: the method's own code, on CPU or, where there is one, GPU."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 import torch
 
+from models.beliefs.belief import fresh, prepare
 from models.networks.click import ClickNetwork, NetworkConfig, Params
 from models.policy import Policy
-from models.registry import build
+from models.registry import Strategy, beliefs, build
 from models.spec import FeatureSpec
 from models.types import Array, Batch, Noise, Scores
 from service.checkpoints import Manifest
@@ -60,12 +61,12 @@ class TorchEngine:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision("highest")  # no TF32: a GPU's scores are those of a CPU
         network = ClickNetwork(FeatureSpec.from_toml(manifest.spec), msgspec.convert(manifest.network, NetworkConfig))
-        params = _params(network, weights)
         strategies = {
             name: build(name, {"method": one.method, **one.options}) for name, one in manifest.strategies.items()
         }
+        params = _params(network, strategies.values(), weights)
         policies = {name: Policy(network, params, strategy) for name, strategy in strategies.items()}
-        prepared = network.prepare(params)
+        prepared = prepare(network, beliefs(strategies.values()), params)
         if torch.cuda.is_available():
             torch.cuda.current_stream().synchronize()  # they are read on another stream
         device = None
@@ -98,11 +99,11 @@ class TorchEngine:
         return await self._batcher.submit(self._rankings[strategy], Request(batch, noise, lambda_, impressions))
 
 
-def _params(network: ClickNetwork, weights: Mapping[str, Array]) -> Params:
+def _params(network: ClickNetwork, strategies: Iterable[Strategy], weights: Mapping[str, Array]) -> Params:
     """The weights on the GPU, where there is one. Raises CheckpointError shape_mismatch."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     params = {}
-    for name, expected in network.init(torch.Generator()).items():
+    for name, expected in fresh(network, beliefs(strategies), seed=0).items():
         if name not in weights or weights[name].shape != tuple(expected.shape):
             found = weights[name].shape if name in weights else "nothing"
             raise CheckpointError("shape_mismatch", f"{name} is {found}, not {tuple(expected.shape)}")
