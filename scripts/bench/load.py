@@ -22,6 +22,8 @@ TIMEOUT_S = 60.0  # in which nothing at all is answered: then nothing more will 
 CONNECTIONS = 48  # of an open loop; who finds none free waits, which counts
 SPIN_S = 0.002  # timers of an event loop are as coarse as milliseconds: so long before its time a request is watched
 
+_Finished = Callable[["_Connection", int, bytes], None]
+
 
 @dataclass
 class Outcome:
@@ -82,10 +84,11 @@ def open_loop(
     seconds: float,
     generator: np.random.Generator,
     keep: bool = False,
+    answered: Callable[[bytes], None] | None = None,
 ) -> Outcome:
-    """Sends the requests in a circle at `rate` a second, at the times of a Poisson process."""
+    """Sends the requests in a circle at `rate` a second, at times of a Poisson process; `answered` sees each body."""
     gaps = generator.exponential(1.0 / rate, size=max(1, round(rate * seconds)))
-    return uvloop.run(_open(port, requests, np.cumsum(gaps), keep))
+    return uvloop.run(_open(port, requests, np.cumsum(gaps), _Recorder(keep, answered)))
 
 
 class _Connection(asyncio.Protocol):
@@ -95,7 +98,7 @@ class _Connection(asyncio.Protocol):
         finished: is told status and body of each answer; 0 where the connection was lost.
     """
 
-    def __init__(self, finished: Callable[["_Connection", int, bytes], None]) -> None:
+    def __init__(self, finished: _Finished) -> None:
         self._finished, self.busy = finished, False
         self._received = bytearray()
         self.due = 0.0  # when the request should have left
@@ -143,8 +146,9 @@ def _body(received: bytearray) -> bytes | None:
 class _Recorder:
     """Notes answers."""
 
-    def __init__(self, keep: bool) -> None:
-        self.outcome, self._keep = Outcome(), keep
+    def __init__(self, keep: bool, answered: Callable[[bytes], None] | None = None) -> None:
+        self.outcome = Outcome()
+        self._take = self.outcome.answers.append if keep else answered or (lambda body: None)
         self.last = 0.0  # when the newest answer came
 
     def end(self, started: float, missing: int) -> Outcome:
@@ -159,8 +163,7 @@ class _Recorder:
             self.outcome.failures[f"status {status}: {body[:200].decode(errors='replace')}"] += 1
             return
         self.outcome.latencies.append(self.last - due)
-        if self._keep:
-            self.outcome.answers.append(body)
+        self._take(body)
 
 
 async def _closed(port: int, supply: Callable[[], bytes | None], connections: int, keep: bool) -> Outcome:
@@ -189,9 +192,8 @@ async def _closed(port: int, supply: Callable[[], bytes | None], connections: in
     return recorder.end(started, missing)
 
 
-async def _open(port: int, requests: Sequence[bytes], times: Array, keep: bool) -> Outcome:
-    recorder, left = _Recorder(keep), len(times)
-    done = asyncio.get_running_loop().create_future()
+async def _open(port: int, requests: Sequence[bytes], times: Array, recorder: _Recorder) -> Outcome:
+    left, done = len(times), asyncio.get_running_loop().create_future()
     waiting: deque[tuple[bytes, float]] = deque()  # requests whose time came when no connection was free
     free: list[_Connection] = []
 
@@ -224,9 +226,7 @@ async def _open(port: int, requests: Sequence[bytes], times: Array, keep: bool) 
     return recorder.end(started, missing=left)
 
 
-async def _connect(
-    port: int, connections: int, finished: Callable[[_Connection, int, bytes], None]
-) -> list[_Connection]:
+async def _connect(port: int, connections: int, finished: _Finished) -> list[_Connection]:
     loop = asyncio.get_running_loop()
     return [
         (await loop.create_connection(lambda: _Connection(finished), "127.0.0.1", port))[1] for _ in range(connections)
