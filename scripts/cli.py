@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": Entry("Watch the whole loop on this machine: simulated users, live figures.", "serve,train,demo"),
     "replay": Entry("Judge strategies on a log of uniformly random traffic.", "train"),
     "ingest": Entry("Warm start: learn from a historical log before the first request.", "train,demo"),
+    "chaos trainer": Entry("Kill the trainer over and over, and compare every bit.", "train,demo"),
     "bench engine": Entry("What exploration costs in the engine, and what it would cost naively.", "serve,train"),
     "bench http": Entry("Our server, exploring, against others that do not explore.", "serve,train,demo,bench"),
     "bench memory": Entry("Start to ready, and resident memory without and with a million items.", "serve,train,demo"),
@@ -43,6 +44,15 @@ class Group(NamedTuple):
 
 
 GROUPS = {
+    "chaos": Group(
+        "Break it on purpose, and prove that nothing was lost.",
+        """Break it on purpose, and prove that nothing was lost: real processes, servers and files, killed for real.
+
+        Each command needs nothing beside it, says what it proves, and exits with 1 where that does not hold.
+
+        To begin: `agerank chaos trainer --kills 10 --events 10000`. It takes half a minute.
+        """,
+    ),
     "bench": Group(
         "Measure speed, against other servers and other ways.",
         """Measure speed, against rivals in the same run: a figure is a median of several runs, or of their ratios.

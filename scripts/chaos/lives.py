@@ -1,0 +1,175 @@
+"""Trainers that can be killed, and what each was at when it died.
+
+A trainer here is a fork of a process that has imported torch, so that a start costs what the trainer does and not three
+seconds of import. It runs the `main` of `python -m service.training`: its lock, its files and its connections are its
+own, and SIGKILL ends it as it ends any process, with no code of ours run.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.request import urlopen
+
+import redis
+from prometheus_client.parser import text_string_to_metric_families
+
+from scripts.chaos.report import ChaosError
+from service import checkpoints
+from service.checkpoints import LocalStore
+from service.events import decode_announcement
+from service.streams import FIELD, START, StreamNames
+
+PATIENCE_S = 120.0  # in which a trainer reads its log, or ends
+POLL_S = 0.0005
+
+_forks = multiprocessing.get_context("forkserver")
+#: torch imports _dynamo, and we onnx, when they are first needed: two thirds of a start.
+_forks.set_forkserver_preload(["service.training.__main__", "torch._dynamo", "onnx", "scripts.chaos.lives"])
+
+
+def environment(folder: Path, settings: Mapping[str, object]) -> dict[str, str]:
+    """Ours, but with these settings alone, and with nothing written outside of the folder."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AGERANK_")}
+    given = {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
+    return kept | {f"AGERANK_{name.upper()}": value for name, value in given.items()} | {"TMPDIR": str(folder)}
+
+
+class Life:
+    """One trainer, from its start to its death.
+
+    Args:
+        folder: where it runs; an agerank.toml there would be read.
+        settings: its own.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
+        self._log = folder / "train.log"
+        self._process = _forks.Process(
+            target=_live, args=(environment(folder, settings), str(folder), str(self._log)), daemon=True
+        )
+        self._process.start()
+
+    def check(self) -> None:
+        """Raises ChaosError, with the end of its log, where it has ended by itself."""
+        if self._process.exitcode is not None:
+            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+            raise ChaosError("\n".join([f"a trainer ended by itself with {self._process.exitcode}:", *lines]))
+
+    def kill(self) -> None:
+        """With SIGKILL. Raises ChaosError where it was dead already."""
+        self.check()
+        self._process.kill()
+        self._process.join()
+        if self._process.exitcode != -signal.SIGKILL:
+            self.check()
+
+    def stop(self) -> None:
+        """As an operator would. Raises ChaosError where it does not end well."""
+        self._process.terminate()
+        self._process.join(PATIENCE_S)
+        if self._process.exitcode != 0:
+            self._process.kill()
+            self._process.join()
+            self.check()
+
+
+def _live(environment: dict[str, str], folder: str, log: str) -> None:
+    """The fork's own life."""
+    from service.training.__main__ import main  # already there: see `set_forkserver_preload`
+
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.exit(main())
+
+
+class Scene(NamedTuple):
+    """What can be seen of a trainer from outside: what it has written, and where."""
+
+    incoming: tuple[int, int] | None  # what identifies the folder of a version that is being written
+    newest: int | None  # version that is there as a whole
+    announced: str  # position of the newest announcement
+    told: int | None  # the version that it names
+
+
+class Watch:
+    """Looks at the work of one lane's trainers."""
+
+    def __init__(self, store: LocalStore, client: redis.Redis, names: StreamNames) -> None:
+        self._store, self._client, self._names = store, client, names
+
+    def look(self) -> Scene:
+        return Scene(self.incoming(), self.newest(), *self.announced())
+
+    def incoming(self) -> tuple[int, int] | None:
+        try:
+            found = (self._store.root / "incoming").stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def newest(self) -> int | None:
+        return max(checkpoints.versions(self._store), default=None)
+
+    def announced(self) -> tuple[str, int | None]:
+        """(position of the newest announcement, the version that it names)."""
+        found: Any = self._client.xrevrange(self._names.models, count=1)
+        return next(((one.decode(), _version(fields)) for one, fields in found), (START, None))
+
+    def announcements(self) -> int:
+        """How many different versions were announced."""
+        found: Any = self._client.xrange(self._names.models)
+        return len({_version(fields) for _, fields in found})
+
+
+def _version(fields: Mapping[bytes, bytes]) -> int:
+    return decode_announcement(fields[FIELD]).version
+
+
+def phase(born: Scene, died: Scene) -> str:
+    """What a trainer was at when it died.
+
+    Args:
+        born, died: what was there when it started, and what it left.
+
+    Returns:
+        "announcing": a version is in its place and nobody was told; "saving": one is not yet whole; "starting": it had
+        not yet announced the version that it went on from; or "learning".
+    """
+    if died.newest not in (born.newest, died.told):
+        return "announcing"
+    if died.incoming not in (born.incoming, None):
+        return "saving"
+    return "starting" if died.announced == born.announced else "learning"
+
+
+def read_all(life: Life, port: int, streams: tuple[str, ...]) -> dict[str, int]:
+    """Waits until a trainer has read its log to its end. Returns what it made of the events, by result."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        life.check()
+        found = _metrics(port)
+        if found is not None and all(found.get(("agerank_stream_lag_entries", one)) == 0 for one in streams):
+            return {label: int(value) for (name, label), value in found.items() if name == "agerank_join_total"}
+        time.sleep(0.05)
+    raise ChaosError(f"a trainer had not read its log after {PATIENCE_S:g} s")
+
+
+def _metrics(port: int) -> dict[tuple[str, str], float] | None:
+    """(name, value of its only label) -> value; None where nobody answers yet."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            text = answer.read().decode()
+    except OSError:
+        return None
+    samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
+    return {(one.name, *one.labels.values()): one.value for one in samples if len(one.labels) == 1}  # type: ignore[misc]
