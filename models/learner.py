@@ -1,14 +1,17 @@
 """Learner: labelled examples become an optimiser step. No I/O, no clock, no hidden randomness."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.beliefs.belief import Belief, Lesson, prepare
 from models.memory import Memory
 from models.networks.click import ClickNetwork, Params, tensors
 from models.optimizers import OPTIMIZERS
+from models.peers import Peers, Rows, add_up, rows_read
 from models.touched import Touched
 from models.types import Array, Batch
 
@@ -23,6 +26,7 @@ class Learner:
         learning_rate: of the optimiser.
         seed: of the initial parameters and of every step's masks.
         optimizer: key of OPTIMIZERS.
+        options: of that optimiser of the click model, besides the learning rate.
         beliefs: what the lane's exploration methods learn beside the click model (`models.registry.beliefs`).
 
     Attributes:
@@ -36,6 +40,7 @@ class Learner:
         learning_rate: float,
         seed: int,
         optimizer: str = "adam",
+        options: Mapping[str, float] = MappingProxyType({}),
         beliefs: Sequence[Belief] = (),
     ) -> None:
         self.network = network
@@ -49,7 +54,7 @@ class Learner:
         for value in self._click.values():
             value.requires_grad_()
         self.params = self._click | {name: value for one in self._memories for name, value in one.params.items()}
-        self._optimizer = OPTIMIZERS[optimizer](self._click, learning_rate=learning_rate)
+        self._optimizer = OPTIMIZERS[optimizer](self._click, learning_rate=learning_rate, **options)
         self._touched = None if self._optimizer.moves_unread else Touched(self._click)
 
     def predict(self, batch: Batch) -> Array:
@@ -57,32 +62,39 @@ class Learner:
         with torch.inference_mode():
             return torch.sigmoid(self.network.logit(self.params, tensors(batch))).numpy()
 
-    def learn(self, batch: Batch, label: Array, context_row: Array | None = None) -> Array:
+    def learn(
+        self, batch: Batch, label: Array, context_row: Array | None = None, *, peers: Peers | None = None
+    ) -> Array:
         """One step on B examples.
 
         Args:
             batch: with C rows of context.
             label: (B,) in {0, 1}.
             context_row: (B,) int64, each example's row of context; None where C = B.
+            peers: that are given the same at the same time, and end with the same bits.
 
         Returns:
             What was predicted before the step, without dropout: click probabilities (B,) float32.
         """
         if self._memories:
             self._teach(batch, label, context_row)
-        loss = self.network.loss(
-            self._click,
+        rows = len(label)
+        all_rows = Rows(
             tensors(batch),
-            self._masks(len(label)),
             torch.from_numpy(np.asarray(label, dtype=np.float32)),
             None if context_row is None else torch.from_numpy(context_row),
         )
-        (loss.click + loss.gate).backward()  # type: ignore[no-untyped-call]
+        share = peers.share(rows) if peers else slice(0, rows)
+        p = torch.zeros(rows)
+        if share.stop > share.start:
+            p[share] = self._backward(all_rows.part(share) if peers else all_rows, rows, share)
+        if peers:
+            add_up(self._click, rows_read(self.network.spec, all_rows.batch), p, peers)
         if self._touched:
             self._touched.mark(self._click)
         self._optimizer.step()
         self.step += 1
-        return loss.p_click.numpy()
+        return p.numpy()
 
     def weights(self) -> dict[str, Array]:
         """Copies of the parameters by name."""
@@ -142,6 +154,13 @@ class Learner:
         lesson = Lesson(encoded, torch.from_numpy(np.asarray(label, dtype=np.float32)), rows, at)
         for one in self._memories:
             one.learn(click, lesson, self.step)
+
+    def _backward(self, ours: Rows, rows: int, share: slice) -> Tensor:
+        """The gradient of the mean loss over so many rows, as far as ours go. Returns what is predicted for these."""
+        masks = self._masks(rows)[:, share]
+        loss = self.network.loss(self._click, ours.batch, masks, ours.label, ours.context_row)
+        ((loss.click + loss.gate) * (len(ours.label) / rows)).backward()  # type: ignore[no-untyped-call]
+        return loss.p_click
 
     def _masks(self, rows: int) -> torch.Tensor:
         """(1, B, U): a mask of its own for every example."""

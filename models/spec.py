@@ -116,6 +116,12 @@ class Table(NamedTuple):
     width: int
     columns: tuple[Column, ...]
 
+    @property
+    def slots(self) -> slice:
+        """Where they stand among those of the side."""
+        first, last = self.columns[0], self.columns[-1]
+        return slice(first.start, last.start + last.field.slots)
+
 
 class Layout(NamedTuple):
     """How one side (context holds user and context fields) is laid out."""

@@ -24,10 +24,9 @@ def pool(params: Mapping[str, Tensor], layout: Layout, index: Tensor, weight: Te
     """
     parts = []
     for table in layout.tables:
-        first, last = table.columns[0], table.columns[-1]
-        end = last.start + last.field.slots
+        start, end = table.slots.start, table.slots.stop
         # Of all there is, nothing to cut out.
-        slots = slice(first.start, end) if len(layout.tables) > 1 else slice(None)
+        slots = table.slots if len(layout.tables) > 1 else slice(None)
         rows = functional.embedding(index[:, slots], params[f"{TABLE}{table.name}"], sparse=True)  # (R, slots, width)
         # `models.spec` puts them first: their weight is 1, and they need no sum.
         plain = sum(column.field.kind == "categorical" for column in table.columns)
@@ -35,9 +34,9 @@ def pool(params: Mapping[str, Tensor], layout: Layout, index: Tensor, weight: Te
             parts.append(rows.flatten(1))
             continue
         parts.append(rows[:, :plain].flatten(1))
-        weighted = rows[:, plain:] * weight[:, first.start + plain : end, None]
+        weighted = rows[:, plain:] * weight[:, start + plain : end, None]
         for column in table.columns[plain:]:
-            begin = column.start - first.start - plain
+            begin = column.start - start - plain
             parts.append(weighted[:, begin : begin + column.field.slots].sum(1))
     if len(parts) == 1:
         return parts[0]

@@ -1,0 +1,104 @@
+"""Ranks: the processes that train one lane together. All go through the same rounds, and no round starts without all.
+
+They are started by torchrun, which tells each who it is, and talk over gloo. What they exchange is the same on all of
+them afterwards, bit for bit. One process alone is a rank of one, to which all of this is free.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+# A rank that is killed ends the others at once, for their connections break. This is for one that hangs, as it may
+# where it writes a large version to slow storage.
+_PATIENCE = timedelta(hours=1)
+_SHORT = 2_048  # bytes that travel without the length being known before
+_LENGTH = struct.Struct("<q")
+
+
+class Ranks:
+    """All of them, as one of them sees it. Every method but `share` and `owns` waits for the same call on every rank.
+
+    Args:
+        rank: ours; the first, 0, is the one that publishes.
+        size: how many there are.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+
+    def owns(self, partition: int) -> bool:
+        """Whether this partition of the log is ours to read."""
+        return partition % self.size == self.rank
+
+    def share(self, rows: int) -> slice:
+        """Our part of so many rows, whichever partitions they came from."""
+        return slice(rows * self.rank // self.size, rows * (self.rank + 1) // self.size)
+
+    def add(self, values: Tensor) -> None:
+        """Sums (N,) over all ranks, in place."""
+        if self.size > 1:
+            torch.distributed.all_reduce(values)
+
+    def gather(self, content: bytes) -> list[bytes]:
+        """What every rank gives, in their order."""
+        if self.size == 1:
+            return [content]
+        heads = self._all(_LENGTH.pack(len(content)) + content[:_SHORT], _LENGTH.size + _SHORT)
+        lengths = [_LENGTH.unpack_from(head)[0] for head in heads]
+        if max(lengths) <= _SHORT:
+            return [head[_LENGTH.size :][:length] for head, length in zip(heads, lengths, strict=True)]
+        return [part[:length] for part, length in zip(self._all(content, max(lengths)), lengths, strict=True)]
+
+    def collect(self, content: bytes) -> list[bytes]:
+        """The same on rank 0, and nothing elsewhere: for what is large."""
+        if self.size == 1:
+            return [content]
+        lengths = [_LENGTH.unpack(one)[0] for one in self.gather(_LENGTH.pack(len(content)))]
+        own = _tensor(content, max(lengths))
+        parts = [torch.empty_like(own) for _ in lengths] if self.rank == 0 else None
+        torch.distributed.gather(own, parts)
+        return [part[:length].numpy().tobytes() for part, length in zip(parts or [], lengths, strict=False)]
+
+    def spread(self, content: bytes) -> bytes:
+        """What rank 0 gives."""
+        if self.size == 1:
+            return content
+        length = _LENGTH.unpack(self.gather(_LENGTH.pack(len(content)))[0])[0]
+        own = _tensor(content if self.rank == 0 else b"", length)
+        torch.distributed.broadcast(own, src=0)
+        return own.numpy().tobytes()
+
+    def _all(self, content: bytes, width: int) -> list[bytes]:
+        own = _tensor(content, width)
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        torch.distributed.all_gather(parts, own)
+        return [part.numpy().tobytes() for part in parts]
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """The ranks that torchrun started, or one alone. Comes when all are there, and ends when all have left."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Ranks()
+        return
+    torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
+    try:
+        yield Ranks(torch.distributed.get_rank(), size)
+        torch.distributed.barrier()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _tensor(content: bytes, width: int) -> Tensor:
+    """(width,) uint8, zeros after the content."""
+    own = torch.zeros(width, dtype=torch.uint8)
+    if content:
+        own[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    return own
