@@ -22,6 +22,7 @@ from scripts.demo_figures import Seen
 from scripts.demo_processes import Child, DemoError, environment, free_port
 from scripts.demo_users import IN_FLIGHT, TIMEOUT_S, Users
 from service import checkpoints
+from service.checkpoints import LocalStore
 from service.errors import CheckpointError, ServiceError
 from service.valkey import EmbeddedServer
 
@@ -196,10 +197,10 @@ async def _watch(console: Console, visits: "asyncio.Task[None]", children: Seque
 def _clicks_learned(root: Path, after: int, version: int) -> list[int]:
     """Unix milliseconds of the clicks that the versions above `after` up to `version` were the first to learn from."""
     clicks: list[int] = []
-    for one in checkpoints.versions(root):
+    for one in checkpoints.versions(LocalStore(root)):
         if after < one <= version:
             try:
-                clicks += checkpoints.load_manifest(root, one).click_times_ms
+                clicks += checkpoints.load_manifest(LocalStore(root), one).click_times_ms
             except CheckpointError:
                 continue  # pruned while we looked
     return clicks

@@ -28,6 +28,7 @@ from scripts.kuairand import count_impressions, read_kuairand
 from scripts.recorder import Entries, Recorder
 from service import logs
 from service.appends import append_batch
+from service.checkpoints import open_store
 from service.connections import connect
 from service.errors import ServiceError
 from service.events import from_millis
@@ -35,7 +36,6 @@ from service.settings import Settings, SettingsError, read
 from service.streams import StreamNames, order
 from service.telemetry import TrainerMetrics
 from service.training.__main__ import create_trainer, create_worker, redis_url
-from service.training.publisher import lock
 
 CHUNK = 25_000  # impressions written before the trainer reads on: bounds the unread part of the log
 BATCH = 1_000  # impressions appended at once
@@ -120,7 +120,8 @@ def _ingest(
     spec = trainer.learner.network.spec
     names = StreamNames(settings.redis_prefix, settings.partitions)
     with ExitStack() as stack:
-        stack.enter_context(lock(settings.checkpoints))
+        store = open_store(settings.store)
+        stack.enter_context(store.lock())
         client = stack.enter_context(connect(redis_url(settings, stack), name="agerank-ingest"))
         newest_ms = _newest_ms(client, names)
         recorder = Recorder(spec=spec, names=names, lane=settings.lane, confirm=settings.impressions == "events")
@@ -132,6 +133,7 @@ def _ingest(
             settings,
             trainer,
             text,
+            store=store,
             client=client,
             metrics=TrainerMetrics(CollectorRegistry()),
             stop=threading.Event(),

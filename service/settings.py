@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     # What both processes share
     lane: Name = "default"
     data_dir: Path = Path("agerank-data")
+    checkpoints_url: Annotated[str, Field(pattern=r"^(s3|gs|az)://.+")] | None = None
     features: Path = Path("features.toml")
     strategies: dict[Name, dict[str, Any]] = Field(default_factory=lambda: dict(STRATEGIES))
     redis_url: SecretStr | None = None
@@ -122,8 +123,13 @@ class Settings(BaseSettings):
 
     @property
     def checkpoints(self) -> Path:
-        """Where this lane's versions live."""
+        """The folder of this lane's versions, where they live in `data_dir`."""
         return self.data_dir / "checkpoints" / self.lane
+
+    @property
+    def store(self) -> Path | str:
+        """The same, for `service.checkpoints.open_store`."""
+        return f"{self.checkpoints_url.rstrip('/')}/{self.lane}" if self.checkpoints_url else self.checkpoints
 
     @classmethod
     def settings_customise_sources(

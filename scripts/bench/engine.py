@@ -34,6 +34,7 @@ from scripts.bench.report import (
     whole_numbers,
 )
 from scripts.bench.work import LANE, STRATEGIES, Catalogue, Model, publishing, rows
+from service.checkpoints import LocalStore
 from service.scoring.engines import Kind
 from service.scoring.loading import load
 from service.scoring.ranking import Loaded
@@ -92,7 +93,8 @@ def run(*, candidates: Sequence[int], runs: int, seconds: float, engine: Kind, t
     model = Model()
     with tempfile.TemporaryDirectory(prefix="agerank-bench-") as name, publishing(Path(name), model) as versions:
         version = versions.publish().version
-        loaded = load(Path(name), version, kind=engine, threads=1, lane=LANE, strategies=STRATEGIES, max_items=1)
+        store = LocalStore(Path(name))
+        loaded = load(store, version, kind=engine, threads=1, lane=LANE, strategies=STRATEGIES, max_items=1)
     ways, exact = _ways(loaded, model), _Exact(model)
     found: list[Row] = []
     for count in candidates:

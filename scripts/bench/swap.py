@@ -23,7 +23,7 @@ from scripts.bench.processes import Cores, Server, cores, pinned
 from scripts.bench.report import ENGINE, AsJson, BenchError, Column, EngineKind, Row, Runs, failing, progress, show
 from scripts.bench.scorer import RANK, checkpoints, log_server, scorer
 from scripts.bench.work import CANDIDATES, LANE, STRATEGIES, Catalogue, Model, publishing
-from service.checkpoints import Manifest, set_current
+from service.checkpoints import LocalStore, Manifest, Store, set_current
 from service.scoring.engines import Kind
 from service.scoring.loading import load as load_version
 from service.scoring.ranking import Loaded, Terms, encode_rows, rank
@@ -110,6 +110,7 @@ def run(
         stack.enter_context(pinned(where.others))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agerank-bench-")))
         root = checkpoints(folder)
+        store = LocalStore(root)
         tell("writing the versions")
         with publishing(root, Model(), keep=VERSIONS) as versions:
             generator = np.random.default_rng(0)
@@ -123,14 +124,14 @@ def run(
         for number in range(1, runs + 1):
             for loop, phase in list(phases)[:: 1 if number % 2 else -1]:  # neither is always the first
                 tell(f"run {number} of {runs}: {loop} loop, {phase}")
-                with _turning(root, turns, every if phase == "swapping" else None) as swaps:
+                with _turning(store, turns, every if phase == "swapping" else None) as swaps:
                     outcome = _load(loop, server, requests, share * warm.rate, seconds, seed=number)
                 for failure, times in outcome.failures.items():
                     tell(f"failed {times} times: {failure}")
                 phases[loop, phase].append(_Phase(outcome, len(swaps)))
         tell("computing every answer again")
         _check_swapped(phases)
-        exact = _Exact(root, manifests, bodies, engine)
+        exact = _Exact(store, manifests, bodies, engine)
         return [_row(loop, phase, found, phases[loop, "steady"], exact) for (loop, phase), found in phases.items()]
 
 
@@ -140,7 +141,7 @@ class _Phase(NamedTuple):
 
 
 @contextmanager
-def _turning(root: Path, turns: Iterator[Manifest], every: float | None) -> Iterator[list[int]]:
+def _turning(store: Store, turns: Iterator[Manifest], every: float | None) -> Iterator[list[int]]:
     """Makes the next version the current one every so many seconds; those that became it."""
     swapped: list[int] = []
     stop = threading.Event()
@@ -148,7 +149,7 @@ def _turning(root: Path, turns: Iterator[Manifest], every: float | None) -> Iter
     def turn() -> None:
         while not stop.wait(every):
             manifest = next(turns)
-            set_current(root, manifest)
+            set_current(store, manifest)
             swapped.append(manifest.version)
 
     thread = threading.Thread(target=turn)
@@ -182,8 +183,8 @@ def _check_swapped(phases: Mapping[tuple[str, str], Sequence[_Phase]]) -> None:
 class _Exact:
     """What each version answers to each request, from its checkpoint."""
 
-    def __init__(self, root: Path, manifests: Sequence[Manifest], bodies: Sequence[bytes], engine: Kind) -> None:
-        read = partial(load_version, root, kind=engine, threads=1, lane=LANE, strategies=STRATEGIES, max_items=1)
+    def __init__(self, store: Store, manifests: Sequence[Manifest], bodies: Sequence[bytes], engine: Kind) -> None:
+        read = partial(load_version, store, kind=engine, threads=1, lane=LANE, strategies=STRATEGIES, max_items=1)
         loaded = [read(manifest.version) for manifest in manifests]
         self._scores = dict(asyncio.run(_ranked(one, body)) for one in loaded for body in bodies)
 

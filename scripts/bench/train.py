@@ -27,13 +27,14 @@ from scripts.bench.report import AsJson, BenchError, Column, Core, Row, Runs, fa
 from scripts.bench.traffic import WINDOW_MS, entries
 from scripts.bench.work import LANE, SPEC, STRATEGIES, Model
 from service.appends import append_batch
+from service.checkpoints import LocalStore
 from service.connections import connect
 from service.streams import Entry, LogReader, StreamNames
 from service.telemetry import TrainerMetrics
 from service.training.join import Join
 from service.training.joins import Joins
 from service.training.outcome import Progress
-from service.training.publisher import Publisher, lock
+from service.training.publisher import Publisher
 from service.training.trainer import Trainer
 from service.valkey import EmbeddedServer
 
@@ -171,11 +172,12 @@ def _follow(reader: LogReader, last: Entry, batch_size: int, learner: Learner) -
 def _publish(log: Sequence[Entry], runs: int) -> Row:
     taken = []
     with ExitStack() as stack:
-        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agerank-bench-")))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="agerank-bench-"))
+        store = LocalStore(Path(folder))
         trainer = _feed(log[: len(log) // 2], 256, _learner())  # so that some of it waits
-        stack.enter_context(lock(root))
+        stack.enter_context(store.lock())
         refused = TrainerMetrics(CollectorRegistry()).refused
-        publisher = Publisher(root, trainer, spec=SPEC, graphs=Model().graphs, keep=2, refused=refused)
+        publisher = Publisher(store, trainer, spec=SPEC, graphs=Model().graphs, keep=2, refused=refused)
         for _ in range(runs):
             trainer.learner.step += 1
             started = time.perf_counter()

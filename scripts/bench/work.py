@@ -25,12 +25,12 @@ from models.registry import Strategy, build
 from models.spec import FeatureSpec
 from models.types import Array, Batch
 from scripts.bench.naive import NaiveNetwork
-from service.checkpoints import Manifest
+from service.checkpoints import LocalStore, Manifest, Store
 from service.telemetry import TrainerMetrics
 from service.training.join import Join
 from service.training.joins import Joins
 from service.training.outcome import Progress
-from service.training.publisher import Publisher, lock
+from service.training.publisher import Publisher
 from service.training.trainer import Trainer
 
 SPEC = (resources.files("scripts") / "specs" / "benchmark.toml").read_text(encoding="utf-8")
@@ -141,7 +141,7 @@ class Model:
 class Versions:
     """A lane's folder, written by the trainer's own publisher. Made by `publishing`."""
 
-    def __init__(self, root: Path, model: Model, keep: int) -> None:
+    def __init__(self, store: Store, model: Model, keep: int) -> None:
         self._model = model
         trainer = Trainer(
             learner=model.learner,
@@ -152,7 +152,7 @@ class Versions:
             mature_impressions=3_000,
         )
         refused = TrainerMetrics(CollectorRegistry()).refused
-        self._publisher = Publisher(root, trainer, spec=SPEC, graphs=model.graphs, keep=keep, refused=refused)
+        self._publisher = Publisher(store, trainer, spec=SPEC, graphs=model.graphs, keep=keep, refused=refused)
 
     def publish(self) -> Manifest:
         """The model as it is, as the version of its step."""
@@ -171,8 +171,9 @@ class Versions:
 @contextmanager
 def publishing(root: Path, model: Model, *, keep: int = 5) -> Iterator[Versions]:
     """Versions below `root`, with the right to write them. Raises CheckpointError: locked."""
-    with lock(root):
-        yield Versions(root, model, keep)
+    store = LocalStore(root)
+    with store.lock():
+        yield Versions(store, model, keep)
 
 
 def _features(side: str, values: Array) -> dict[str, str]:

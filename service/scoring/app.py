@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.types import ASGIApp
 
 from service import logs
+from service.checkpoints import Store, open_store
 from service.connections import connect_async
 from service.scoring import item_routes, openapi, problems, routes
 from service.scoring.catalog import Catalog
@@ -178,9 +179,10 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
         catalog = Catalog(client, names, max_items=settings.max_items, maxlen=settings.stream_max_entries)
         feed = ItemFeed(catalog, metrics)
         await stack.enter_async_context(running(feed.run()))
+        store = open_store(settings.store)
         swapper = Swapper(
-            root=settings.checkpoints,
-            load=partial(_load, settings, batcher),
+            store=store,
+            load=partial(_load, settings, store, batcher),
             ranker=ranker,
             items=feed,
             poll_s=settings.swap_poll_s,
@@ -216,9 +218,9 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
         yield {"scorer": scorer}
 
 
-def _load(settings: Settings, batcher: Batcher | None, version: int, previous: Loaded | None) -> Loaded:
+def _load(settings: Settings, store: Store, batcher: Batcher | None, version: int, previous: Loaded | None) -> Loaded:
     return load(
-        settings.checkpoints,
+        store,
         version,
         kind=settings.engine,
         threads=settings.threads,

@@ -1,7 +1,6 @@
 """A version from disk, verified before anybody sees it: hashes, spec, shapes, finite weights, a golden request."""
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -9,7 +8,7 @@ from models.features import Encoder
 from models.spec import FeatureSpec, SpecError
 from models.types import Array, Batch, Scores
 from service import checkpoints
-from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, Manifest
+from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, Manifest, Store
 from service.errors import CheckpointError
 from service.events import from_millis
 from service.scoring import engines
@@ -24,7 +23,7 @@ TOLERANCE = 1e-4
 
 
 def load(
-    root: Path,
+    store: Store,
     version: int,
     *,
     kind: engines.Kind,
@@ -39,7 +38,7 @@ def load(
     """A version that may be served.
 
     Args:
-        root: of the lane's checkpoints.
+        store: of the lane's checkpoints.
         kind: of engine.
         threads: of the engine.
         lane: that the version must be of.
@@ -52,22 +51,22 @@ def load(
         CheckpointError: those of `service.checkpoints` and of the engine, wrong_lane, missing_strategy, spec_mismatch,
             golden_mismatch, item_fields_changed.
     """
-    manifest = checkpoints.load_manifest(root, version)
+    manifest = checkpoints.load_manifest(store, version)
     spec = _check(manifest, lane, strategies)
     items = _items(previous, spec)
-    weights = checkpoints.load_weights(root, manifest)
+    weights = checkpoints.load_weights(store, manifest)
     item_hash, item_impressions = weights.pop(ITEM_HASH), weights.pop(ITEM_IMPRESSIONS)
     engine = engines.load(
         kind,
         manifest=manifest,
-        graphs={name: checkpoints.load_graph(root, manifest, name) for name in manifest.strategies},
+        graphs={name: checkpoints.load_graph(store, manifest, name) for name in manifest.strategies},
         weights=weights,
         threads=threads,
         batcher=batcher,
         fuse=fuse,
         previous=previous.engine if previous else None,
     )
-    _check_golden(engine, manifest, checkpoints.load_golden(root, manifest))
+    _check_golden(engine, manifest, checkpoints.load_golden(store, manifest))
     same = previous if previous and previous.encoder.spec == spec else None
     encoder = same.encoder if same else Encoder(spec)
     return Loaded(

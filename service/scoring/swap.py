@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import redis.asyncio
 import structlog
@@ -15,6 +14,7 @@ from redis.exceptions import RedisError
 
 from service import checkpoints
 from service.appends import next_announcement
+from service.checkpoints import Store
 from service.errors import CheckpointError
 from service.scoring.item_feed import ItemFeed
 from service.scoring.ranker import Ranker
@@ -34,7 +34,7 @@ class Swapper:
     refused is not tried again until current.json is written anew.
 
     Args:
-        root: of the lane's checkpoints.
+        store: of the lane's checkpoints.
         load: makes a verified version from its number and the one that serves; raises CheckpointError.
         ranker: gets it.
         items: fills its item store.
@@ -44,17 +44,18 @@ class Swapper:
     def __init__(
         self,
         *,
-        root: Path,
+        store: Store,
         load: Callable[[int, Loaded | None], Loaded],
         ranker: Ranker,
         items: ItemFeed,
         poll_s: float,
         metrics: ScorerMetrics,
     ) -> None:
-        self._root, self._load, self._ranker, self._items = root, load, ranker, items
+        self._store, self._load, self._ranker, self._items = store, load, ranker, items
         self._poll_s, self._metrics = poll_s, metrics
         self._loader = ThreadPoolExecutor(1, "swap", initializer=_step_aside)
-        self._seen: tuple[int, int] | None = None  # the current.json that was dealt with last
+        self._seen: str | None = None  # stamp of the current.json that was dealt with last
+        self._reachable = True
 
     async def run(self, client: redis.asyncio.Redis, names: StreamNames) -> None:
         """Until cancelled."""
@@ -69,29 +70,45 @@ class Swapper:
 
     async def check(self) -> None:
         """Swaps if current.json was written since the last time."""
-        try:
-            found = (self._root / "current.json").stat()
-        except OSError:  # none yet
+        loop = asyncio.get_running_loop()
+        stamp = await loop.run_in_executor(self._loader, self._stamp)
+        if stamp is None or stamp == self._seen:
             return
-        if (found.st_ino, found.st_mtime_ns) == self._seen:
-            return
-        self._seen = (found.st_ino, found.st_mtime_ns)
+        before, self._seen = self._seen, stamp
         started = time.perf_counter()
         try:
-            loaded = await asyncio.get_running_loop().run_in_executor(self._loader, self._next)
+            loaded = await loop.run_in_executor(self._loader, self._next)
         except CheckpointError as error:
             self._refuse(error)
+        except OSError as error:  # no fault of the version: it is read again with the next look
+            self._seen = before
+            self._report(error)
         else:
             self._metrics.swap_seconds.labels(self._ranker.lane).observe(time.perf_counter() - started)
             self._serve(loaded)
 
+    def _stamp(self) -> str | None:
+        """Of current.json; None where there is none, or where nobody can tell."""
+        try:
+            stamp = self._store.stamp(checkpoints.CURRENT)
+        except OSError as error:
+            self._report(error)
+            return None
+        self._report(None)
+        return stamp
+
+    def _report(self, error: OSError | None) -> None:
+        if error and self._reachable:
+            _log.error("the checkpoints cannot be reached: serving on with what there is", error=str(error))
+        self._reachable = error is None
+
     def _next(self) -> Loaded:
         try:
-            version = checkpoints.current(self._root)
+            version = checkpoints.current(self._store)
             if version is None:
                 raise CheckpointError("missing_version", "current.json is gone")
             return self._load(version, self._ranker.loaded)
-        except CheckpointError:
+        except (CheckpointError, OSError):
             raise
         except Exception as error:  # what another process wrote must not end this task, whatever is wrong with it
             _log.exception("loading a version failed")

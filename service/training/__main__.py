@@ -20,6 +20,7 @@ from models.networks.click import ClickNetwork, NetworkConfig
 from models.registry import Strategy, beliefs, build
 from models.spec import FeatureSpec, SpecError
 from service import logs
+from service.checkpoints import Store, open_store
 from service.connections import connect
 from service.errors import ServiceError
 from service.settings import Settings, SettingsError, read
@@ -28,7 +29,7 @@ from service.telemetry import TrainerMetrics
 from service.training.join import Join
 from service.training.joins import Joins
 from service.training.outcome import Outcome, Progress
-from service.training.publisher import Publisher, lock
+from service.training.publisher import Publisher
 from service.training.trainer import Trainer
 from service.training.worker import Worker
 
@@ -54,15 +55,14 @@ def train(settings: Settings, *, burst: bool = False) -> tuple[Progress, int]:
     # Opens in this order and closes in the other: the embedded server goes last.
     with ExitStack() as stack:
         stop = stack.enter_context(_stopped_by_signals())
-        stack.enter_context(lock(settings.checkpoints))
+        store = open_store(settings.store)
+        stack.enter_context(store.lock())
         server, _ = start_http_server(settings.trainer_port, settings.trainer_host, metrics.registry)
         stack.callback(server.server_close)
         stack.callback(server.shutdown)
         client = stack.enter_context(connect(redis_url(settings, stack), name="agerank-trainer"))
-        _log.info(
-            "training", lane=settings.lane, checkpoints=str(settings.checkpoints), metrics_port=server.server_port
-        )
-        worker = create_worker(settings, trainer, spec, client=client, metrics=metrics, stop=stop)
+        _log.info("training", lane=settings.lane, checkpoints=str(store), metrics_port=server.server_port)
+        worker = create_worker(settings, trainer, spec, store=store, client=client, metrics=metrics, stop=stop)
         return worker.run(burst=burst), trainer.learner.step
 
 
@@ -116,12 +116,13 @@ def create_worker(
     trainer: Trainer,
     spec: str,
     *,
+    store: Store,
     client: redis.Redis,
     metrics: TrainerMetrics,
     stop: threading.Event,
     observe: Callable[[Outcome], None] | None = None,
 ) -> Worker:
-    """What drives a trainer from `create_trainer`. Whoever runs it holds the lock of the lane's folder.
+    """What drives a trainer from `create_trainer`. Whoever runs it holds the store's lock.
 
     Args:
         observe: is shown the outcome of every feed.
@@ -129,7 +130,7 @@ def create_worker(
     torch.set_num_threads(settings.threads)
     graphs = {name: export(trainer.learner.network, one) for name, one in trainer.strategies.items()}
     publisher = Publisher(
-        settings.checkpoints, trainer, spec=spec, graphs=graphs, keep=settings.keep_versions, refused=metrics.refused
+        store, trainer, spec=spec, graphs=graphs, keep=settings.keep_versions, refused=metrics.refused
     )
     return Worker(
         trainer=trainer,

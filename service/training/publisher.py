@@ -1,10 +1,7 @@
 """Publisher: a trainer's state becomes a version on disk, and a version a trainer's state again."""
 
-import fcntl
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
@@ -14,7 +11,7 @@ from prometheus_client import Counter
 from models.registry import Strategy
 from models.types import Array
 from service import checkpoints
-from service.checkpoints import Manifest, ServedStrategy
+from service.checkpoints import Manifest, ServedStrategy, Store
 from service.errors import CheckpointError
 from service.training.golden import golden
 from service.training.outcome import Progress
@@ -25,23 +22,11 @@ _CLICK_TIMES = 1_000  # at most so many in a manifest, evenly chosen
 _log = structlog.get_logger()
 
 
-@contextmanager
-def lock(root: Path) -> Iterator[None]:
-    """The right to write below `root`, which one process has at a time. Raises CheckpointError: locked."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "trainer.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CheckpointError("locked", f"another trainer writes {root}: a lane has one trainer") from None
-        yield
-
-
 class Publisher:
-    """Writes and reads the versions of one trainer. Whoever has one holds the lock.
+    """Writes and reads the versions of one trainer. Whoever has one holds the store's lock.
 
     Args:
-        root: the lane's folder.
+        store: the lane's.
         trainer: whose state it is.
         spec: its feature spec as TOML, as it travels in the manifest.
         graphs: strategy -> ONNX; the same for all versions.
@@ -50,9 +35,9 @@ class Publisher:
     """
 
     def __init__(
-        self, root: Path, trainer: Trainer, *, spec: str, graphs: Mapping[str, bytes], keep: int, refused: Counter
+        self, store: Store, trainer: Trainer, *, spec: str, graphs: Mapping[str, bytes], keep: int, refused: Counter
     ) -> None:
-        self._root, self._trainer, self._spec = root, trainer, spec
+        self._store, self._trainer, self._spec = store, trainer, spec
         self._graphs, self._keep, self._refused = dict(graphs), keep, refused
 
     def start(self, *, now_ms: int) -> Manifest:
@@ -64,12 +49,12 @@ class Publisher:
         Raises:
             CheckpointError: spec_mismatch, network_mismatch, no_usable_version.
         """
-        checkpoints.recover(self._root)
+        self._store.recover()
         manifest = self._resume()
         if manifest is None or not self._offers_the_same(manifest):
             return self.publish(Progress(), now_ms=now_ms)
-        if _current(self._root) != manifest.version:
-            checkpoints.set_current(self._root, manifest)
+        if _current(self._store) != manifest.version:
+            checkpoints.set_current(self._store, manifest)
         return manifest
 
     def publish(self, progress: Progress, *, now_ms: int) -> Manifest:
@@ -105,7 +90,7 @@ class Publisher:
             click_times_ms=progress.click_times_ms[::every],
         )
         manifest = checkpoints.save(
-            self._root,
+            self._store,
             manifest,
             weights=weights,
             state=trainer.state(),
@@ -113,19 +98,19 @@ class Publisher:
             graphs=self._graphs,
             keep=self._keep,
         )
-        checkpoints.set_current(self._root, manifest)
+        checkpoints.set_current(self._store, manifest)
         return manifest
 
     def _resume(self) -> Manifest | None:
         """The newest version that verifies, restored. The log still holds what came after it."""
-        versions = checkpoints.versions(self._root)
+        versions = checkpoints.versions(self._store)
         for version in reversed(versions):
             try:
-                manifest = checkpoints.load_manifest(self._root, version)
-                weights = checkpoints.load_weights(self._root, manifest)
-                state = checkpoints.load_state(self._root, manifest)
+                manifest = checkpoints.load_manifest(self._store, version)
+                weights = checkpoints.load_weights(self._store, manifest)
+                state = checkpoints.load_state(self._store, manifest)
                 for name in manifest.files:
-                    checkpoints.read(self._root, manifest, name)
+                    checkpoints.read(self._store, manifest, name)
             except CheckpointError as error:
                 _log.error("version passed over", version=version, code=error.code, detail=error.detail)
                 self._refused.labels(error.code).inc()
@@ -134,12 +119,12 @@ class Publisher:
                 return manifest
         if versions:
             raise CheckpointError(
-                "no_usable_version", f"no version in {self._root} verifies; to begin anew, move it away"
+                "no_usable_version", f"no version in {self._store} verifies; to begin anew, move it away"
             )
         return None
 
     def _restore(self, manifest: Manifest, weights: dict[str, Array], state: dict[str, Array]) -> None:
-        advice = f"than version {manifest.version} in {self._root} was trained with; give it a lane of its own"
+        advice = f"than version {manifest.version} in {self._store} was trained with; give it a lane of its own"
         if manifest.spec_hash != self._trainer.learner.network.spec.hash:
             raise CheckpointError("spec_mismatch", f"another feature spec {advice}")
         try:
@@ -149,7 +134,7 @@ class Publisher:
 
     def _offers_the_same(self, manifest: Manifest) -> bool:
         served = {name: self._served(one) for name, one in self._trainer.strategies.items()}
-        graphs = {name: checkpoints.load_graph(self._root, manifest, name) for name in manifest.strategies}
+        graphs = {name: checkpoints.load_graph(self._store, manifest, name) for name in manifest.strategies}
         return (manifest.strategies, graphs) == (served, self._graphs)
 
     def _served(self, strategy: Strategy) -> ServedStrategy:
@@ -165,10 +150,10 @@ class Publisher:
         )
 
 
-def _current(root: Path) -> int | None:
+def _current(store: Store) -> int | None:
     """As `checkpoints.current`; what cannot be read is written anew."""
     try:
-        return checkpoints.current(root)
+        return checkpoints.current(store)
     except CheckpointError as error:
         _log.error("current.json is of no use", code=error.code, detail=error.detail)
         return None

@@ -13,6 +13,7 @@ from scripts.bench.http import Case, Rate, _loops
 from scripts.bench.load import post
 from scripts.bench.report import BenchError
 from scripts.bench.swap import _turning
+from service.checkpoints import LocalStore
 
 
 class Busy(BaseHTTPRequestHandler):
@@ -32,7 +33,7 @@ class Busy(BaseHTTPRequestHandler):
 def test_every_turn_is_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
     became, done = [4], threading.Event()  # the last of them is the current one
 
-    def set_current(root: Path, manifest: Any) -> None:
+    def set_current(store: Any, manifest: Any) -> None:
         became.append(manifest.version)
         if len(became) % 5 == 1:  # a phase of so many turns
             done.set()
@@ -42,7 +43,7 @@ def test_every_turn_is_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
     turns: Any = cycle([SimpleNamespace(version=number) for number in (1, 2, 3, 4)])
     for _ in range(2):
         done.clear()
-        with _turning(Path(), turns, 0.01):
+        with _turning(LocalStore(Path()), turns, 0.01):
             assert done.wait(10.0)
     assert len(became) > 10
     assert all(one != other for one, other in zip(became[:-1], became[1:], strict=True))

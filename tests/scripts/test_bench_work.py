@@ -11,6 +11,7 @@ import torch
 from scripts.bench.naive import NaiveNetwork
 from scripts.bench.work import LANE, SPEC, STRATEGIES, Catalogue, Model, publishing, rows
 from service import checkpoints
+from service.checkpoints import LocalStore
 from service.scoring.loading import load
 from service.scoring.ranking import Terms, encode_rows, rank
 
@@ -65,13 +66,15 @@ def test_versions_are_those_of_a_trainer_and_differ_in_their_scores(tmp_path: Pa
     with publishing(tmp_path, Model(), keep=3) as versions:
         generator = np.random.default_rng(0)
         published = [versions.publish(), versions.publish_next(generator), versions.publish_next(generator)]
-    assert [one.version for one in published] == [0, 1, 2] == checkpoints.versions(tmp_path)
-    assert checkpoints.current(tmp_path) == 2
+    assert [one.version for one in published] == [0, 1, 2] == checkpoints.versions(LocalStore(tmp_path))
+    assert checkpoints.current(LocalStore(tmp_path)) == 2
     assert set(published[0].strategies) == set(STRATEGIES)
     assert published[0].spec == SPEC
     scores = []
     for one in published:
-        loaded = load(tmp_path, one.version, kind="onnx", threads=1, lane=LANE, strategies=STRATEGIES, max_items=1)
+        loaded = load(
+            LocalStore(tmp_path), one.version, kind="onnx", threads=1, lane=LANE, strategies=STRATEGIES, max_items=1
+        )
         request = loaded.decoder.decode(Catalogue().body(0, 20), max_candidates=20)
         ranking = asyncio.run(
             rank(loaded, encode_rows(loaded, request), Terms("r", "greedy", None, 0, 20), check=lambda: None)

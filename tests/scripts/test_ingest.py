@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 
 from scripts.cli import app
 from service import checkpoints
+from service.checkpoints import LocalStore
 from service.streams import StreamNames
-from service.training.publisher import lock
 
 SPEC = """
 [[fields]]
@@ -85,12 +85,12 @@ def test_a_log_becomes_a_version_and_a_report(folder: Path) -> None:
     assert 3000 - 32 - 10 <= rows["all"]["examples"] <= 3000, "but for a half batch and the last ten minutes"
     assert rows["2022-05-03"]["auc"] > 0.65
     assert 0.8 < rows["all"]["pcoc"] < 1.25
-    root = folder / "data" / "checkpoints" / "default"
-    version = checkpoints.current(root)
+    store = LocalStore(folder / "data" / "checkpoints" / "default")
+    version = checkpoints.current(store)
     assert version == rows["all"]["examples"] // 32
-    manifest = checkpoints.load_manifest(root, version)
+    manifest = checkpoints.load_manifest(store, version)
     assert manifest.data_timestamp_ms >= START_MS + (3000 - 60) * STEP_MS
-    counts = checkpoints.load_weights(root, manifest)[checkpoints.ITEM_IMPRESSIONS]
+    counts = checkpoints.load_weights(store, manifest)[checkpoints.ITEM_IMPRESSIONS]
     assert 2900 < counts.sum() <= 3000
     assert len(counts) == 2
 
@@ -99,25 +99,26 @@ def test_the_trainer_continues_where_ingest_stopped(folder: Path) -> None:
     first = rows_of(run("--format", "csv", log(folder, 640), "--json"))
     second = rows_of(run("--format", "csv", log(folder, 640, start=640), "--json"))
     assert first["all"]["examples"] + second["all"]["examples"] >= 1280 - 32 - 10
-    before = checkpoints.versions(folder / "data" / "checkpoints" / "default")
+    store = LocalStore(folder / "data" / "checkpoints" / "default")
+    before = checkpoints.versions(store)
     trained = CliRunner().invoke(app, ["train", "--burst", "--json"], env={"AGERANK_TRAINER_PORT": "0"})
     assert trained.exit_code == 0, trained.output
     assert json.loads(trained.stdout.splitlines()[-1])[0]["examples"] == 0, "nothing is left and nothing learned twice"
-    assert checkpoints.versions(folder / "data" / "checkpoints" / "default") == before
+    assert checkpoints.versions(store) == before
 
 
 def test_in_pieces_it_learns_the_same_and_the_streams_stay_bounded(
     folder: Path, client: redis.Redis, names: StreamNames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = rows_of(run("--format", "csv", log(folder, 3000), "--json"))
-    root = folder / "data" / "checkpoints" / "default"
-    weights = checkpoints.load_weights(root, checkpoints.load_manifest(root, checkpoints.current(root) or 0))
+    store = LocalStore(folder / "data" / "checkpoints" / "default")
+    weights = checkpoints.load_weights(store, checkpoints.load_manifest(store, checkpoints.current(store) or 0))
     client.delete(*names.inputs)
     monkeypatch.setenv("AGERANK_DATA_DIR", str(folder / "again"))
     monkeypatch.setenv("AGERANK_STREAM_MAX_ENTRIES", "200")
     assert rows_of(run("--format", "csv", folder / "log.csv", "--json")) == whole
-    root = folder / "again" / "checkpoints" / "default"
-    again = checkpoints.load_weights(root, checkpoints.load_manifest(root, checkpoints.current(root) or 0))
+    store = LocalStore(folder / "again" / "checkpoints" / "default")
+    again = checkpoints.load_weights(store, checkpoints.load_manifest(store, checkpoints.current(store) or 0))
     for name, array in weights.items():
         np.testing.assert_array_equal(again[name], array, err_msg=name)
     assert all(client.xlen(stream) < 400 for stream in names.inputs), "redis trims in steps of about a hundred"
@@ -181,7 +182,7 @@ def test_streams_with_newer_entries_are_left_alone(folder: Path, client: redis.R
 
 
 def test_a_running_trainer_is_not_disturbed(folder: Path, client: redis.Redis, names: StreamNames) -> None:
-    with lock(folder / "data" / "checkpoints" / "default"):
+    with LocalStore(folder / "data" / "checkpoints" / "default").lock():
         result = run("--format", "csv", log(folder, 100))
     assert result.exit_code == 1
     assert "another trainer writes" in result.stderr

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from scripts.cli import app
 from service import checkpoints
+from service.checkpoints import LocalStore
 
 SPEC = """
 [[fields]]
@@ -47,7 +48,7 @@ def test_a_burst_on_an_empty_log_leaves_version_0_and_no_server(tmp_path: Path) 
     assert run.returncode == 0, run.stderr
     row = {"examples": 0, "steps": 0, "version": 0, "log_loss": None, "pcoc": None}
     assert json.loads(run.stdout.splitlines()[-1]) == [row]
-    assert checkpoints.current(tmp_path / "agerank-data" / "checkpoints" / "default") == 0
+    assert checkpoints.current(LocalStore(tmp_path / "agerank-data" / "checkpoints" / "default")) == 0
     port = int((tmp_path / "agerank-data" / "redis" / "port").read_text())
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))

@@ -27,7 +27,7 @@ from models.registry import build
 from models.spec import FeatureSpec
 from models.types import Scores
 from service import checkpoints
-from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, Manifest, ServedStrategy
+from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, LocalStore, Manifest, ServedStrategy
 from service.scoring.app import configuration
 from service.scoring.loading import load
 from service.scoring.ranking import Loaded
@@ -142,9 +142,9 @@ def _publish(
         "graphs": graphs,
     }
     change(parts)
-    manifest = checkpoints.save(root, parts.pop("manifest"), **parts, state={}, keep=5)
+    manifest = checkpoints.save(LocalStore(root), parts.pop("manifest"), **parts, state={}, keep=5)
     if current:
-        checkpoints.set_current(root, manifest)
+        checkpoints.set_current(LocalStore(root), manifest)
     return manifest
 
 
@@ -176,7 +176,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     sampled = {"method": "age", "lambda": 1000.0, "gate": "none", "rate": 0.3, "propensity_samples": 50}
     strategies = STRATEGIES | {"sampled": sampled, "coherent": sampled | {"mask_scope": "version"}}
     _publish(root, 7, strategies=strategies, impressions={seed_of("seen"): 4_000, seed_of("other"): 1})
-    return load(root, 7, kind="onnx", threads=1, lane="default", strategies=["greedy"], max_items=100)
+    return load(LocalStore(root), 7, kind="onnx", threads=1, lane="default", strategies=["greedy"], max_items=100)
 
 
 @pytest.fixture(scope="session")

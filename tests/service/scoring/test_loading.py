@@ -10,7 +10,7 @@ import pytest
 
 from models.noise import seed_of
 from models.spec import FeatureSpec
-from service.checkpoints import Manifest
+from service.checkpoints import LocalStore, Manifest
 from service.errors import CheckpointError
 from service.scoring.engines.kernel import LIBRARY
 from service.scoring.loading import load
@@ -23,7 +23,7 @@ Publish = Callable[..., Manifest]
 
 def loaded_from(root: Path, version: int = 0, *, kind: str = "onnx", previous: Loaded | None = None) -> Loaded:
     return load(
-        root,
+        LocalStore(root),
         version,
         kind=kind,
         threads=1,

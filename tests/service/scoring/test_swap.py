@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from service import checkpoints, events
 from service.appends import append_batch
-from service.checkpoints import Manifest
+from service.checkpoints import LocalStore, Manifest
 from service.connections import connect_async
 from service.events import Announcement
 from service.scoring.app import running
@@ -52,7 +52,7 @@ class Bench:
         )
         self.loads = 0
         self.swapper = Swapper(
-            root=settings.checkpoints,
+            store=LocalStore(settings.checkpoints),
             load=partial(self._load, settings),
             ranker=self.ranker,
             items=ItemFeed(Catalog(client, self.names, max_items=10, maxlen=10), self.metrics),
@@ -64,7 +64,7 @@ class Bench:
         self.loads += 1
         self.nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         return load(
-            settings.checkpoints,
+            LocalStore(settings.checkpoints),
             version,
             kind="onnx",
             threads=1,
@@ -136,7 +136,7 @@ async def test_a_rollback_is_a_version_like_any_other(settings: Settings, publis
     first = publish(settings.checkpoints, 1)
     publish(settings.checkpoints, 2)
     await bench.swapper.check()
-    checkpoints.set_current(settings.checkpoints, first)
+    checkpoints.set_current(LocalStore(settings.checkpoints), first)
     await bench.swapper.check()
     assert bench.version == 1
 
@@ -202,7 +202,8 @@ async def test_click_to_serving_counts_the_clicks_that_a_swap_brought(
     assert bench.value("agerank_click_to_serving_seconds_count") == 2
     assert bench.value("agerank_click_to_serving_seconds_sum") == pytest.approx(8.0, abs=2.0)
     for version in (2, 1):  # named anew, and a step back
-        checkpoints.set_current(settings.checkpoints, checkpoints.load_manifest(settings.checkpoints, version))
+        store = LocalStore(settings.checkpoints)
+        checkpoints.set_current(store, checkpoints.load_manifest(store, version))
         await bench.swapper.check()
         assert bench.version == version
     assert bench.value("agerank_click_to_serving_seconds_count") == 2

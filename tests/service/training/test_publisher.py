@@ -14,12 +14,13 @@ from models.export import export
 from models.spec import FeatureSpec
 from models.types import Batch, Scores
 from service import checkpoints
+from service.checkpoints import LocalStore
 from service.errors import CheckpointError
 from service.scoring import engines
 from service.streams import Entry, StreamNames
 from service.telemetry import TrainerMetrics
 from service.training.outcome import Progress
-from service.training.publisher import Publisher, lock
+from service.training.publisher import Publisher
 from service.training.trainer import Trainer
 
 NAMES = StreamNames("test", partitions=2)
@@ -44,7 +45,7 @@ def publish(world, tmp_path: Path, metrics: TrainerMetrics):
 
 def publisher_of(world, root: Path, trainer: Trainer, *, refused: Counter) -> Publisher:
     graphs = {name: world.graph(strategy) for name, strategy in trainer.strategies.items()}
-    return Publisher(root, trainer, spec=world.spec_toml, graphs=graphs, keep=3, refused=refused)
+    return Publisher(LocalStore(root), trainer, spec=world.spec_toml, graphs=graphs, keep=3, refused=refused)
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +78,14 @@ def test_the_first_start_publishes_version_0(world, publish, tmp_path: Path, bit
     trainer = world.trainer()
     manifest = publish(trainer).start(now_ms=1_234)
     assert (manifest.version, manifest.created_at_ms, manifest.data_timestamp_ms) == (0, 1_234, 0)
-    assert checkpoints.current(tmp_path) == 0
-    assert msgspec.json.encode(checkpoints.load_manifest(tmp_path, 0)) == msgspec.json.encode(manifest)
-    assert bits(checkpoints.load_weights(tmp_path, manifest)) == bits(trainer.weights())
+    assert checkpoints.current(LocalStore(tmp_path)) == 0
+    assert msgspec.json.encode(checkpoints.load_manifest(LocalStore(tmp_path), 0)) == msgspec.json.encode(manifest)
+    assert bits(checkpoints.load_weights(LocalStore(tmp_path), manifest)) == bits(trainer.weights())
 
 
 def test_a_version_tells_all_about_itself(world, published, tmp_path: Path) -> None:
     trainer, versions = published
-    manifest = checkpoints.load_manifest(tmp_path, versions[-1])
+    manifest = checkpoints.load_manifest(LocalStore(tmp_path), versions[-1])
     assert manifest.lane == "default"
     assert FeatureSpec.from_toml(manifest.spec).hash == manifest.spec_hash
     assert manifest.network == {"hidden": [16, 16, 8], "dropout": 0.01, "gate_hidden": 8, "initial_ctr": 0.3}
@@ -100,7 +101,7 @@ def test_a_version_tells_all_about_itself(world, published, tmp_path: Path) -> N
         "age_ucb": ("age", 7.0, None),
     }
     for name, strategy in trainer.strategies.items():
-        assert checkpoints.load_graph(tmp_path, manifest, name) == export(trainer.learner.network, strategy)
+        assert checkpoints.load_graph(LocalStore(tmp_path), manifest, name) == export(trainer.learner.network, strategy)
 
 
 def test_a_manifest_holds_a_thousand_click_times_spread_evenly(world, publish) -> None:
@@ -111,10 +112,10 @@ def test_a_manifest_holds_a_thousand_click_times_spread_evenly(world, publish) -
 
 @pytest.mark.parametrize("kind", ["onnx", "torch"])
 def test_the_scorer_gives_the_golden_answers(published, tmp_path: Path, kind: str) -> None:
-    manifest = checkpoints.load_manifest(tmp_path, published[1][-1])
-    golden = checkpoints.load_golden(tmp_path, manifest)
-    graphs = {name: checkpoints.load_graph(tmp_path, manifest, name) for name in manifest.strategies}
-    weights = checkpoints.load_weights(tmp_path, manifest)
+    manifest = checkpoints.load_manifest(LocalStore(tmp_path), published[1][-1])
+    golden = checkpoints.load_golden(LocalStore(tmp_path), manifest)
+    graphs = {name: checkpoints.load_graph(LocalStore(tmp_path), manifest, name) for name in manifest.strategies}
+    weights = checkpoints.load_weights(LocalStore(tmp_path), manifest)
     engine = engines.load(kind, manifest=manifest, graphs=graphs, weights=weights)
     for name, strategy in manifest.strategies.items():
         given = {key.rpartition("/")[2]: value for key, value in golden.items() if key.startswith(f"{name}/in/")}
@@ -133,7 +134,7 @@ def test_a_restart_continues_from_the_newest_version(world, publish, published, 
     assert bits(again.weights()) == bits(trainer.weights())
     assert bits(again.state()) == bits(trainer.state())
     assert again.positions == trainer.positions
-    assert checkpoints.load_manifest(tmp_path, versions[-1]).created_at_ms == 2  # nothing was written again
+    assert checkpoints.load_manifest(LocalStore(tmp_path), versions[-1]).created_at_ms == 2  # nothing was written again
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_a_corrupt_version_is_passed_over_and_counted(
     again = world.trainer()
     assert publish(again).start(now_ms=9).version == versions[-2]
     assert again.learner.step == versions[-2]
-    assert checkpoints.current(tmp_path) == versions[-2]
+    assert checkpoints.current(LocalStore(tmp_path)) == versions[-2]
     code = "unreadable_manifest" if name == "manifest.json" else "hash_mismatch"
     assert metrics.registry.get_sample_value("agerank_trainer_refused_versions_total", {"code": code}) == 1
 
@@ -162,8 +163,8 @@ def test_what_a_corrupt_version_had_learned_is_learned_again(
     publisher.start(now_ms=9)
     again.feed(entries[CUT:])
     assert publisher.publish(Progress(), now_ms=10).version == versions[-1]
-    manifest = checkpoints.load_manifest(tmp_path, versions[-1])
-    assert bits(checkpoints.load_weights(tmp_path, manifest)) == bits(trainer.weights())
+    manifest = checkpoints.load_manifest(LocalStore(tmp_path), versions[-1])
+    assert bits(checkpoints.load_weights(LocalStore(tmp_path), manifest)) == bits(trainer.weights())
 
 
 @pytest.mark.parametrize("content", [None, b'{"version": 0, "data_timestamp_ms": 0, "created_at_ms": 0}', b"garbage"])
@@ -171,7 +172,7 @@ def test_a_current_that_lags_is_put_right(world, publish, published, tmp_path: P
     current = tmp_path / "current.json"
     current.unlink() if content is None else current.write_bytes(content)
     publish(world.trainer()).start(now_ms=9)
-    assert checkpoints.current(tmp_path) == published[1][-1]
+    assert checkpoints.current(LocalStore(tmp_path)) == published[1][-1]
 
 
 def test_changed_strategies_are_offered_at_once_under_the_same_number(
@@ -181,7 +182,7 @@ def test_changed_strategies_are_offered_at_once_under_the_same_number(
     changed = {"greedy": {"method": "greedy"}, "fresh": {"method": "random"}}
     manifest = publish(world.trainer(strategies=changed)).start(now_ms=9)
     assert (manifest.version, manifest.created_at_ms) == (versions[-1], 9)
-    assert checkpoints.load_manifest(tmp_path, versions[-1]).strategies.keys() == changed.keys()
+    assert checkpoints.load_manifest(LocalStore(tmp_path), versions[-1]).strategies.keys() == changed.keys()
     assert manifest.positions == trainer.positions
 
 
@@ -209,7 +210,7 @@ def test_a_damaged_current_stops_no_new_version(world, publish, published, tmp_p
     trainer = world.trainer()
     publisher = publish(trainer)
     trainer.learner.step = 10**6
-    assert publisher.publish(Progress(), now_ms=9).version == checkpoints.current(tmp_path) == 10**6
+    assert publisher.publish(Progress(), now_ms=9).version == checkpoints.current(LocalStore(tmp_path)) == 10**6
 
 
 def test_weights_that_are_not_finite_displace_nothing(world, publish, published, tmp_path: Path) -> None:
@@ -221,14 +222,15 @@ def test_weights_that_are_not_finite_displace_nothing(world, publish, published,
     with pytest.raises(CheckpointError) as caught:
         publisher.publish(Progress(), now_ms=10)
     assert caught.value.code == "not_finite"
-    assert checkpoints.versions(tmp_path) == versions
-    assert checkpoints.current(tmp_path) == versions[-1]
+    assert checkpoints.versions(LocalStore(tmp_path)) == versions
+    assert checkpoints.current(LocalStore(tmp_path)) == versions[-1]
 
 
 def test_a_lane_has_one_trainer(tmp_path: Path) -> None:
     root = tmp_path / "lane"
-    with lock(root), pytest.raises(CheckpointError) as caught, lock(root):
+    store = LocalStore(root)
+    with store.lock(), pytest.raises(CheckpointError) as caught, store.lock():
         pass
     assert caught.value.code == "locked"
-    with lock(root):  # and it is free again
+    with store.lock():  # and it is free again
         shutil.rmtree(root)

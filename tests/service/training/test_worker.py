@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from service import checkpoints
 from service.appends import append_batch
+from service.checkpoints import LocalStore
 from service.connections import connect
 from service.events import decode_announcement, decode_dead_letter
 from service.streams import StreamNames, entries_of
@@ -35,7 +36,7 @@ class Running:
         self.outcomes: list[Outcome] = []
         graphs = {name: world.graph(strategy) for name, strategy in self.trainer.strategies.items()}
         publisher = Publisher(
-            root, self.trainer, spec=world.spec_toml, graphs=graphs, keep=3, refused=self.metrics.refused
+            LocalStore(root), self.trainer, spec=world.spec_toml, graphs=graphs, keep=3, refused=self.metrics.refused
         )
         self.worker = Worker(
             trainer=self.trainer,
@@ -83,9 +84,9 @@ def test_a_burst_reads_the_log_to_its_end_and_publishes(world, running: Running,
     expected = world.trainer()
     outcome = expected.feed(world.entries(logged, names))
     assert progress.steps == expected.learner.step > 20
-    version = checkpoints.current(running.root)
-    manifest = checkpoints.load_manifest(running.root, version)
-    assert bits(checkpoints.load_weights(running.root, manifest)) == bits(expected.weights())
+    version = checkpoints.current(LocalStore(running.root))
+    manifest = checkpoints.load_manifest(LocalStore(running.root), version)
+    assert bits(checkpoints.load_weights(LocalStore(running.root), manifest)) == bits(expected.weights())
     assert manifest.positions == expected.positions
     assert manifest.metrics == pytest.approx(progress.metrics())
 
@@ -110,7 +111,7 @@ def test_weights_that_are_not_finite_are_not_published_and_said(world, running: 
     with pytest.raises(OSError, match="could not be written"):
         running.burst()
     assert running.sample("agerank_publishes_total", result="failed") == 1
-    assert checkpoints.versions(running.root) == [0]
+    assert checkpoints.versions(LocalStore(running.root)) == [0]
 
 
 def test_what_it_did_can_be_seen(world, running: Running, names: StreamNames) -> None:
@@ -155,8 +156,8 @@ def test_it_publishes_as_it_goes(world, tmp_path: Path, client: redis.Redis, nam
                 lambda before=before: (running.sample("agerank_publishes_total", result="published") or 0) > before,
                 "a version",
             )
-    assert len(checkpoints.versions(tmp_path)) == 3
-    assert checkpoints.current(tmp_path) == running.trainer.learner.step
+    assert len(checkpoints.versions(LocalStore(tmp_path))) == 3
+    assert checkpoints.current(LocalStore(tmp_path)) == running.trainer.learner.step
 
 
 def test_without_redis_it_offers_version_0_and_waits(world, tmp_path: Path, names: StreamNames, wait_until) -> None:
@@ -166,7 +167,7 @@ def test_without_redis_it_offers_version_0_and_waits(world, tmp_path: Path, name
             running = Running(world, tmp_path, client, names)
             with running.in_thread():
                 wait_until(lambda: running.sample("agerank_trainer_log_up") == 0, "the outage to be seen")
-                wait_until(lambda: checkpoints.current(tmp_path) == 0, "version 0")
+                wait_until(lambda: checkpoints.current(LocalStore(tmp_path)) == 0, "version 0")
             assert running.outcomes in ([], [Outcome()])
 
 
@@ -192,7 +193,7 @@ def test_it_goes_on_where_it_was_when_redis_comes_back(
                 wait_until(lambda: running.trainer.positions == expected.positions, "the rest of the log")
                 assert running.sample("agerank_trainer_log_up") == 1
             assert bits(running.trainer.weights()) == bits(expected.weights())
-            assert checkpoints.current(tmp_path / "lane") == expected.learner.step
+            assert checkpoints.current(LocalStore(tmp_path / "lane")) == expected.learner.step
     finally:
         server.stop()
 
@@ -223,7 +224,7 @@ def test_a_version_that_cannot_be_written_is_counted_and_training_goes_on(world,
     with pytest.raises(OSError, match="could not be written"):
         running.burst()
     assert running.sample("agerank_publishes_total", result="failed") == 1
-    assert checkpoints.current(running.root) == first < running.trainer.learner.step
+    assert checkpoints.current(LocalStore(running.root)) == first < running.trainer.learner.step
     (running.root / "incoming").unlink()
     running.worker.run(burst=True)
-    assert checkpoints.current(running.root) == running.trainer.learner.step
+    assert checkpoints.current(LocalStore(running.root)) == running.trainer.learner.step

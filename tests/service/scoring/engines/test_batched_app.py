@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from service import checkpoints
-from service.checkpoints import Manifest
+from service.checkpoints import LocalStore, Manifest
 from service.settings import Settings
 
 Publish = Callable[..., Manifest]
@@ -46,12 +46,12 @@ def expected(settings: Settings, manifests: list[Manifest], serving: Serving, un
         for manifest in manifests:
             switch(settings, manifest, client, until)
             found[manifest.version] = [ask(client, request) for request in REQUESTS]
-    checkpoints.set_current(settings.checkpoints, manifests[0])
+    checkpoints.set_current(LocalStore(settings.checkpoints), manifests[0])
     return found
 
 
 def switch(settings: Settings, manifest: Manifest, client: httpx.Client, until: Until) -> None:
-    checkpoints.set_current(settings.checkpoints, manifest)
+    checkpoints.set_current(LocalStore(settings.checkpoints), manifest)
     until(lambda: client.get("/readyz").json()["version"] == manifest.version)
 
 

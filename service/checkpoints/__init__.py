@@ -1,0 +1,90 @@
+"""Checkpoints: saved whole or not at all, verified before use. numpy only, and nothing in a file is ever executed.
+
+current.json                             the version to serve, and whether it is pinned; replaced atomically
+versions/<version, 12 digits>/           immutable once it is there
+    weights.safetensors                  parameters, and items.hash / items.impressions for the scorer
+    state.safetensors                    what the trainer continues from
+    golden.safetensors                   a request and what every strategy must answer to it
+    graphs/<strategy>.onnx               the ranking graphs
+    manifest.json                        what the version is, and the sha256 of every other file
+refused/<version>/                       the same, of versions that the guard kept aside: they never serve
+
+Where all this lies is a `Store`: a folder (`local`) or object storage (`objects`).
+"""
+
+from pathlib import Path
+
+from service.checkpoints.archive import (
+    GOLDEN,
+    ITEM_HASH,
+    ITEM_IMPRESSIONS,
+    MANIFEST,
+    STATE,
+    WEIGHTS,
+    accept,
+    load_golden,
+    load_graph,
+    load_manifest,
+    load_state,
+    load_weights,
+    previous,
+    read,
+    save,
+    verify,
+    versions,
+)
+from service.checkpoints.local import LocalStore
+from service.checkpoints.manifest import FORMAT, Manifest, ServedStrategy
+from service.checkpoints.pointer import CURRENT, Current, advance, current, read_current, set_current, set_pinned
+from service.checkpoints.store import Store
+from service.errors import CheckpointError
+
+__all__ = [
+    "CURRENT",
+    "FORMAT",
+    "GOLDEN",
+    "ITEM_HASH",
+    "ITEM_IMPRESSIONS",
+    "MANIFEST",
+    "STATE",
+    "WEIGHTS",
+    "Current",
+    "LocalStore",
+    "Manifest",
+    "ServedStrategy",
+    "Store",
+    "accept",
+    "advance",
+    "current",
+    "load_golden",
+    "load_graph",
+    "load_manifest",
+    "load_state",
+    "load_weights",
+    "open_store",
+    "previous",
+    "read",
+    "read_current",
+    "save",
+    "set_current",
+    "set_pinned",
+    "verify",
+    "versions",
+]
+
+
+def open_store(place: Path | str) -> Store:
+    """The store in a folder, or behind the URL of object storage.
+
+    Raises, for a URL alone:
+        CheckpointError: no_object_storage, what it takes is not installed.
+        OSError: it cannot be opened.
+    """
+    if isinstance(place, Path):
+        return LocalStore(place)
+    try:
+        from service.checkpoints.objects import open_url  # an extra
+    except ModuleNotFoundError:
+        advice = "checkpoints_url needs obstore: pip install 'agerank[objects]'"
+        raise CheckpointError("no_object_storage", advice) from None
+    return open_url(place)

@@ -1,0 +1,76 @@
+"""manifest.json: what a version is, and the hash of every file of it."""
+
+import hashlib
+
+import msgspec
+
+from models.types import NoiseInput
+from service.errors import CheckpointError
+
+FORMAT = 2
+
+
+class ServedStrategy(msgspec.Struct, frozen=True, kw_only=True):
+    """One strategy as the scorer needs it: a ranking graph and what to feed it. The scorer knows no method by name."""
+
+    method: str
+    options: dict[str, object]  # of the method, all of them
+    graph: str  # file name below graphs/
+    noise: list[NoiseInput]
+    lambda_: float
+    budget: float | None  # target share of changed slots, None where lambda is given
+    uniform_share: float | None  # see models.slate.choose
+    propensity_samples: int
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """manifest.json. Everything in it is verified or reported, nothing executed."""
+
+    format: int = FORMAT
+    lane: str
+    version: int  # optimiser steps taken
+    created_at_ms: int
+    data_timestamp_ms: int  # newest event that the weights contain; 0 before the first
+    spec: str  # TOML
+    spec_hash: str
+    network: dict[str, object]  # NetworkConfig
+    strategies: dict[str, ServedStrategy]
+    positions: dict[str, str]  # stream -> last entry that the state contains
+    metrics: dict[str, float]  # progressive, over the last window
+    click_times_ms: list[int]  # of clicks learned since the version before (at most 1,000), for click_to_serving
+    refused: str = ""  # why the guard kept it aside, "code: detail"; "" for a version that may serve
+    files: dict[str, str] = {}  # name -> sha256; written by `seal`
+    digest: str = ""  # sha256 of this document with digest empty; written by `seal`
+
+
+def seal(manifest: Manifest, files: dict[str, bytes]) -> Manifest:
+    """The manifest of these very files."""
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    manifest = msgspec.structs.replace(manifest, files=hashes)
+    return msgspec.structs.replace(manifest, digest=_digest(manifest))
+
+
+def encode(manifest: Manifest) -> bytes:
+    """As it is written: laid out for people."""
+    return msgspec.json.format(msgspec.json.encode(manifest))
+
+
+def decode(content: bytes, *, where: str) -> Manifest:
+    """A manifest that is what `encode` wrote. Raises CheckpointError: unreadable_manifest, unknown_format,
+    hash_mismatch.
+    """
+    try:
+        found = msgspec.json.decode(content, type=dict[str, object]).get("format")
+        if found != FORMAT:
+            raise CheckpointError("unknown_format", f"this build reads format {FORMAT}, {where} has {found}")
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CheckpointError("unreadable_manifest", f"{where}: {error}") from None
+    if manifest.digest != _digest(manifest):
+        raise CheckpointError("hash_mismatch", f"{where} is not what was written")
+    return manifest
+
+
+def _digest(manifest: Manifest) -> str:
+    """Hash of the content, not of its layout."""
+    return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(manifest, digest=""))).hexdigest()

@@ -1,0 +1,162 @@
+"""A lane in object storage, where nothing is renamed: a folder is there once the last of its files is.
+
+PREFIX/<folder>/<file>    written in order, manifest.json last; a folder without it does not count, and is swept up
+PREFIX/<document>         replaced by one put, on condition that nobody replaced it since it was read
+PREFIX/trainer.lock       names who installs: whoever wrote it last. The one before finds that out when it next
+                          installs, and ends. So nobody waits for the lease of a trainer that died
+"""
+
+import secrets
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+
+import msgspec
+import obstore
+import structlog
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.store import ObjectStore as Bucket
+from obstore.store import from_url
+
+from service.checkpoints.store import LAST
+from service.errors import CheckpointError
+
+_LOCK = "trainer.lock"
+
+_log = structlog.get_logger()
+
+
+def open_url(url: str) -> "ObjectStore":
+    """The store behind s3://, gs:// or az://; keys, region and endpoint come from the provider's usual variables.
+
+    Raises OSError: they do not do.
+    """
+    with _as_os_error():
+        return ObjectStore(from_url(url), name=url)
+
+
+class ObjectStore:
+    """See `Store`.
+
+    To replace a folder is the one thing that is not atomic here: for as long as that takes, readers find files that
+    are not what its manifest says.
+
+    Args:
+        bucket: of obstore, with the lane's prefix.
+        name: for messages.
+    """
+
+    def __init__(self, bucket: Bucket, *, name: str) -> None:
+        self._bucket, self._name = bucket, name
+        self._ticket: bytes | None = None  # what the lock holds as long as it is ours
+
+    def __str__(self) -> str:
+        return self._name
+
+    def folders(self, parent: str) -> list[str]:
+        return [path.parent.name for path in map(PurePosixPath, self._paths(parent)) if path.name == LAST]
+
+    def read(self, folder: str, name: str) -> bytes:
+        found = self.get(self._inside(folder, name))
+        if found is None:
+            raise CheckpointError("missing_file", f"{self._name}/{folder}/{name} does not exist")
+        return found[0]
+
+    def check(self, folder: str, names: Collection[str]) -> None:
+        missing = {self._inside(folder, name) for name in names} - set(self._paths(folder))
+        if missing:
+            raise CheckpointError("missing_file", f"{self._name}/{min(missing)} does not exist")
+
+    def install(self, folder: str, files: Mapping[str, bytes]) -> None:
+        for name, content in files.items():
+            if name == LAST:
+                self._check_lock()
+            with _as_os_error():
+                obstore.put(self._bucket, self._inside(folder, name), content)
+
+    def discard(self, folder: str) -> None:
+        self._delete(self._paths(folder))
+
+    def stamp(self, name: str) -> str | None:
+        try:
+            with _as_os_error():
+                return _stamp(obstore.head(self._bucket, name))
+        except FileNotFoundError:
+            return None
+
+    def get(self, name: str) -> tuple[bytes, str] | None:
+        try:
+            with _as_os_error():
+                found = obstore.get(self._bucket, name)
+                return bytes(found.bytes()), _stamp(found.meta)
+        except FileNotFoundError:
+            return None
+
+    def put(self, name: str, content: bytes, *, stamp: str | None) -> bool:
+        try:
+            with _as_os_error():
+                obstore.put(self._bucket, name, content, mode="create" if stamp is None else msgspec.json.decode(stamp))
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        except NotImplementedError:
+            return self._put_unguarded(name, content, stamp)
+        return True
+
+    def recover(self) -> None:
+        paths = self._paths("")
+        whole = {PurePosixPath(path).parent for path in paths if PurePosixPath(path).name == LAST}
+        self._delete([path for path in paths if "/" in path and whole.isdisjoint(PurePosixPath(path).parents)])
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        self._ticket = secrets.token_hex(16).encode()
+        with _as_os_error():
+            obstore.put(self._bucket, _LOCK, self._ticket)
+        yield
+        self._ticket = None
+
+    def _check_lock(self) -> None:
+        """Only who has the lock may lose it: versions are also written by hand, and by tests."""
+        found = self.get(_LOCK)
+        if self._ticket is not None and (found is None or found[0] != self._ticket):
+            detail = f"another trainer has begun to write {self._name}: a lane has one trainer, the newest"
+            raise CheckpointError("locked", detail)
+
+    def _put_unguarded(self, name: str, content: bytes, stamp: str | None) -> bool:
+        _log.warning("this store has no conditional put: two who write at the same moment do not see each other")
+        if self.stamp(name) != stamp:
+            return False
+        with _as_os_error():
+            obstore.put(self._bucket, name, content)
+        return True
+
+    def _paths(self, folder: str) -> list[str]:
+        with _as_os_error():
+            return [one["path"] for one in obstore.list(self._bucket, folder or None).collect()]
+
+    def _delete(self, paths: list[str]) -> None:
+        """The last first: what has lost it does not count."""
+        for path in sorted(paths, key=lambda path: not path.endswith(f"/{LAST}")):
+            with _as_os_error():
+                obstore.delete(self._bucket, path)
+
+    def _inside(self, folder: str, name: str) -> str:
+        if ".." in PurePosixPath(name).parts or name.startswith("/"):
+            raise CheckpointError("outside_folder", f"{folder}/{name} leads out of it")
+        return f"{folder}/{name}"
+
+
+def _stamp(meta: Mapping[str, object]) -> str:
+    """What a conditional put asks for."""
+    return msgspec.json.encode({key: meta[key] for key in ("e_tag", "version") if meta.get(key)}).decode()
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """A store that cannot be reached is to callers what a disk is that cannot be."""
+    try:
+        yield
+    except (AlreadyExistsError, PreconditionError):
+        raise
+    except BaseError as error:
+        raise OSError(str(error).partition("\n")[0]) from None

@@ -1,0 +1,48 @@
+"""Where a lane's files are kept: what every place must offer so that a version on it is whole or not there."""
+
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+#: The file of a folder that is written last. Where it is, all others are.
+LAST = "manifest.json"
+
+
+class Store(Protocol):
+    """A lane's place. Folders are immutable once they are there; documents beside them are replaced whole.
+
+    Paths are relative, with slashes. All methods raise OSError where the place cannot be reached.
+    """
+
+    def folders(self, parent: str) -> list[str]:
+        """Names of the folders in `parent`, in no order."""
+
+    def read(self, folder: str, name: str) -> bytes:
+        """One file. Raises CheckpointError: missing_file, outside_folder."""
+
+    def check(self, folder: str, names: Collection[str]) -> None:
+        """Whether these files are there. Raises CheckpointError like `read`."""
+
+    def install(self, folder: str, files: Mapping[str, bytes]) -> None:
+        """Makes a folder of these files, LAST the last of them: whole and lasting when this returns. Replaces.
+
+        Raises CheckpointError: locked, by a writer that has taken the lane from us meanwhile.
+        """
+
+    def discard(self, folder: str) -> None:
+        """Deletes a folder, of which no half is ever seen."""
+
+    def stamp(self, name: str) -> str | None:
+        """Changes whenever a document is written; None where there is none. Cheap: it is polled."""
+
+    def get(self, name: str) -> tuple[bytes, str] | None:
+        """A document and its stamp, None where there is none."""
+
+    def put(self, name: str, content: bytes, *, stamp: str | None) -> bool:
+        """Writes a document if its stamp is still this one. False: somebody else was faster, and nothing is written."""
+
+    def recover(self) -> None:
+        """Puts in order what a death in `install` left. To be called by a writer, before its first `install`."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """The right to install, which one process has at a time. Raises CheckpointError: locked."""
