@@ -84,7 +84,9 @@ class Settings(BaseSettings):
     dropout: float = Field(0.01, ge=0, lt=1)
     initial_ctr: float = Field(0.05, gt=0, lt=1)
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
-    optimizer: Literal["adam", "sparse_adam"] = "adam"
+    table_learning_rate: float | None = Field(None, gt=0, allow_inf_nan=False)
+    optimizer: Literal["adam", "sparse_adam", "rowwise_adagrad"] = "adam"
+    adagrad_half_life: float | None = Field(None, gt=0, allow_inf_nan=False)
     batch_size: Positive = 256
     seed: int = Field(0, ge=0, lt=2**63)
     attribution_window_s: Seconds = 600.0
@@ -111,6 +113,12 @@ class Settings(BaseSettings):
         if traffic and abs(sum(traffic.values()) - 1.0) > 1e-6:
             raise ValueError(f"the shares must sum to 1, they sum to {sum(traffic.values()):g}")
         return traffic
+
+    @model_validator(mode="after")
+    def _half_life_has_its_optimizer(self) -> Self:
+        if self.adagrad_half_life is not None and self.optimizer != "rowwise_adagrad":
+            raise ValueError(f"adagrad_half_life needs optimizer = rowwise_adagrad, not {self.optimizer}")
+        return self
 
     @model_validator(mode="after")
     def _served_strategies_exist(self) -> Self:

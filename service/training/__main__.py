@@ -102,11 +102,13 @@ def _learner(settings: Settings, spec: FeatureSpec, strategies: Mapping[str, Str
         gate_hidden=settings.gate_hidden,
         initial_ctr=settings.initial_ctr,
     )
+    options = {"table_learning_rate": settings.table_learning_rate, "half_life": settings.adagrad_half_life}
     return Learner(
         ClickNetwork(spec, config),
         learning_rate=settings.learning_rate,
         seed=settings.seed,
         optimizer=settings.optimizer,
+        options={name: value for name, value in options.items() if value is not None},
         beliefs=beliefs(strategies.values()),
     )
 

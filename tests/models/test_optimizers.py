@@ -1,13 +1,15 @@
 """The optimisers against torch's own, on tables of which a batch reads a few rows."""
 
 from collections.abc import Callable
+from functools import partial
+from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from models.optimizers import OPTIMIZERS, Adam, Optimizer, SparseAdam
+from models.optimizers import OPTIMIZERS, Adam, Optimizer, RowwiseAdagrad, SparseAdam
 
 RATE = 0.05
 TABLE, OTHER = "embedding.item_3", "mlp.0.bias"
@@ -58,8 +60,65 @@ def test_sparse_adam_is_torch_s() -> None:
         np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6)
 
 
+def gradients(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows, some of them twice, and the gradients of the table at each and of the other parameter."""
+    generator = torch.Generator().manual_seed(step)
+    rows = torch.randint(30, (11,), generator=generator)
+    # From 1e-6, where only sums over many steps count, to 1e3.
+    size = 10.0 ** torch.randint(-6, 4, (11, 1), generator=generator)
+    return rows, torch.randn(11, 3, generator=generator) * size, torch.randn(5, generator=generator)
+
+
+@pytest.mark.parametrize("half_life", [None, 3.0])
+def test_rowwise_adagrad_is_its_formula_in_float64(half_life: float | None) -> None:
+    params = parameters()
+    optimizer = RowwiseAdagrad(params, learning_rate=RATE, table_learning_rate=0.2, half_life=half_life)
+    table = params[TABLE].detach().double().numpy()
+    v = np.zeros(len(table))
+    for step in range(40):
+        rows, g, other = gradients(step)
+        ((functional.embedding(rows, params[TABLE], sparse=True) * g).sum() + (params[OTHER] * other).sum()).backward()
+        optimizer.step()
+        if half_life:
+            v *= 0.5 ** (1.0 / half_life)  # of every row in every step
+        summed = np.zeros(table.shape)
+        np.add.at(summed, rows.numpy(), g.double().numpy())
+        for row in set(rows.tolist()):
+            v[row] += np.mean(summed[row] ** 2)
+            table[row] -= 0.2 * summed[row] / (np.sqrt(v[row]) + 1e-8)
+    np.testing.assert_allclose(params[TABLE].detach().numpy(), table, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(table[:30], parameters()[TABLE].detach().numpy()[:30], atol=0.1)
+
+
+@pytest.mark.parametrize("half_life", [None, 20.0])
+def test_steps_shrink_for_ever_unless_adagrad_forgets(half_life: float | None) -> None:
+    """Under gradients of 1, v is the number of steps; halved in h of them, it is no more than 1 / (1 - 0.5^(1/h))."""
+    params = parameters()
+    optimizer = RowwiseAdagrad(params, learning_rate=RATE, half_life=half_life)
+    for _ in range(400):
+        before = float(params[TABLE][0, 0].detach())
+        functional.embedding(torch.tensor([0]), params[TABLE], sparse=True).sum().backward()
+        optimizer.step()
+    v = 400 if half_life is None else 1.0 / (1.0 - 0.5 ** (1.0 / half_life))
+    assert before - float(params[TABLE][0, 0].detach()) == pytest.approx(RATE / v**0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_tables_may_have_a_rate_of_their_own(name: str) -> None:
+    moved = {}
+    for table_rate in (None, 0.2):
+        params = parameters()
+        optimizer = OPTIMIZERS[name](params, learning_rate=RATE, table_learning_rate=table_rate)
+        before = {key: value.detach().clone() for key, value in params.items()}
+        backward(params, 0, sparse=True)
+        optimizer.step()
+        moved[table_rate] = {key: float((value.detach() - before[key]).abs().max()) for key, value in params.items()}
+    assert moved[0.2][OTHER] == moved[None][OTHER]
+    assert moved[0.2][TABLE] == pytest.approx(4 * moved[None][TABLE], rel=1e-4)  # RATE is 0.05
+
+
 def test_only_adam_moves_what_the_last_batch_did_not_read() -> None:
-    for kind, moves in ((Adam, True), (SparseAdam, False)):
+    for kind, moves in ((Adam, True), (SparseAdam, False), (RowwiseAdagrad, False)):
         params = parameters()
         optimizer = kind(params, learning_rate=RATE)
         functional.embedding(torch.tensor([1, 2]), params[TABLE], sparse=True).sum().backward()
@@ -80,12 +139,13 @@ def test_a_restored_one_goes_on_with_the_same_bits(name: str) -> None:
             assert all(value.grad is None for value in params.values())
 
     straight, stopped = parameters(), parameters()
-    one, two = OPTIMIZERS[name](straight, learning_rate=RATE), OPTIMIZERS[name](stopped, learning_rate=RATE)
+    make = partial(RowwiseAdagrad, half_life=5.0) if name == "rowwise_adagrad" else OPTIMIZERS[name]
+    one, two = make(straight, learning_rate=RATE), make(stopped, learning_rate=RATE)
     assert one.state() == {}
     after(one, straight, range(9))
     after(two, stopped, range(4))
     again = {key: value.detach().clone().requires_grad_() for key, value in stopped.items()}
-    three = OPTIMIZERS[name](again, learning_rate=RATE)
+    three = make(again, learning_rate=RATE)
     three.restore({"another": np.zeros(1), **two.state()})
     after(three, again, range(4, 9))
     for key, value in straight.items():
@@ -94,7 +154,7 @@ def test_a_restored_one_goes_on_with_the_same_bits(name: str) -> None:
     assert all(np.array_equal(value, three.state()[key]) for key, value in one.state().items())
 
 
-@pytest.mark.parametrize(("name", "other"), [("adam", "sparse_adam"), ("sparse_adam", "adam")])
+@pytest.mark.parametrize(("name", "other"), list(permutations(OPTIMIZERS, 2)))
 def test_the_state_of_another_is_refused(name: str, other: str) -> None:
     params = parameters()
     stepped = OPTIMIZERS[name](params, learning_rate=RATE)
@@ -104,7 +164,7 @@ def test_the_state_of_another_is_refused(name: str, other: str) -> None:
         OPTIMIZERS[other](parameters(), learning_rate=RATE).restore(stepped.state())
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["adam", "sparse_adam"])
 def test_moments_that_die_away_end_at_zero(name: str) -> None:
     """Denormal numbers would never get there: 0.9 times the smallest is rounded to the smallest."""
     params = parameters()
