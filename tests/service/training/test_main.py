@@ -1,4 +1,4 @@
-"""The training process as an operator runs it: told what is wrong, and stopped well. `agerank chaos trainer` kills it."""
+"""The training process as an operator runs it: told what is wrong, and stopped well. `agerank chaos` kills it."""
 
 import json
 import os
