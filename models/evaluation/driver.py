@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from models.budget import Budget
 from models.evaluation.items import Items
 from models.learner import Learner
-from models.networks.click import ClickNetwork, Params
 from models.noise import combine, draw
 from models.policy import Policy
 from models.registry import Strategy
@@ -177,10 +174,9 @@ class Driver:
         count = len(visits.context_index)
         seed = combine(self._seed, np.arange(self._asked, self._asked + count, dtype=np.uint64))  # (V,)
         self._asked += count
-        known = self._learner.network
-        network = _OfVisits(known.spec, known.config, torch.from_numpy(visits.visit))
-        policy = Policy(network, self._learner.params, self._strategy)
-        context = _used(visits.context_index, visits.context_weight)
+        policy = Policy(self._learner.network, self._learner.params, self._strategy)
+        index, weight = _used(visits.context_index, visits.context_weight)
+        context = index[visits.visit], weight[visits.visit]
         batch = Batch(*context, self._items.index[visits.item], self._items.weight[visits.item])
         noise = self._noise(policy, seed, visits)
         scores = policy.scores(batch, noise, lambda_, self.impressions[visits.item])
@@ -202,17 +198,6 @@ class Driver:
         new = items - len(self.impressions)
         if new > 0:
             self.impressions = np.concatenate([self.impressions, np.zeros(new, dtype=np.int64)])
-
-
-@dataclass(frozen=True)
-class _OfVisits(ClickNetwork):
-    """The same network for candidates of several visits: each visit's context is embedded once."""
-
-    visit: Tensor  # (B,) int64
-
-    def embed(self, params: Params, batch: Batch[Tensor]) -> tuple[Tensor, Tensor]:
-        context, item = super().embed(params, batch)
-        return context[self.visit], item
 
 
 def _used(index: Array, weight: Array) -> tuple[Array, Array]:

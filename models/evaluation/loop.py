@@ -4,6 +4,7 @@ One item is shown to each visit. The world knows every click probability, so wha
 their noise: expected clicks, and the regret against the best candidate of each visit.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -48,12 +49,12 @@ class Result:
     oracle_clicks: float  # of the best candidate of every visit
     random_clicks: float  # of the mean candidate of every visit
     changed: float  # share of visits for which exploration changed the pick
-    pcoc: float  # of the model's prediction for what was shown; NaN without clicks
+    pcoc: float | None  # of the model's prediction for what was shown; None without clicks
     log_loss: float
-    auc: float
+    auc: float | None
     lambda_: float  # at the end
     crossed: int  # items that left their exploration phase
-    crossed_ctr: float  # their mean click probability where they were shown; NaN without any
+    crossed_ctr: float | None  # their mean click probability where they were shown; None without any
     regret: list[float]  # cumulative, at POINTS equal steps
     ctr: list[float]  # of each of these steps
     ages: list[Age]
@@ -153,6 +154,7 @@ def _result(shown: _Shown, lambda_: float, crossing: Crossing) -> Result:
     clicks = np.concatenate([[0.0], np.cumsum(shown.click, dtype=np.float64)])
     regret = np.cumsum(shown.best - shown.p_true)
     crossed = _crossed(shown, crossing)
+    rates = [shown.p_true[shown.item == one].mean() for one in crossed.tolist()]
     return Result(
         visits=count,
         clicks=int(shown.click.sum()),
@@ -160,16 +162,21 @@ def _result(shown: _Shown, lambda_: float, crossing: Crossing) -> Result:
         oracle_clicks=float(shown.best.sum()),
         random_clicks=float(shown.mean.sum()),
         changed=float(shown.changed.mean()),
-        pcoc=pcoc(predicted, shown.click),
+        pcoc=_known(pcoc(predicted, shown.click)),
         log_loss=log_loss(predicted, shown.click),
-        auc=auc(predicted, shown.click),
+        auc=_known(auc(predicted, shown.click)),
         lambda_=lambda_,
         crossed=len(crossed),
-        crossed_ctr=float(np.mean([shown.p_true[shown.item == one].mean() for one in crossed.tolist()] or [np.nan])),
+        crossed_ctr=_known(float(np.mean(rates)) if rates else math.nan),
         regret=regret[ends[1:] - 1].tolist(),
         ctr=(np.diff(clicks[ends]) / np.maximum(np.diff(ends), 1)).tolist(),
         ages=_ages(shown),
     )
+
+
+def _known(value: float) -> float | None:
+    """None where a metric is undefined: JSON has no NaN."""
+    return None if math.isnan(value) else value
 
 
 def _crossed(shown: _Shown, crossing: Crossing) -> Array:

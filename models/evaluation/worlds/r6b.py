@@ -17,7 +17,7 @@ import numpy as np
 from models.evaluation.driver import Visits
 from models.evaluation.items import Items
 from models.evaluation.worlds.lives import BLOCK, Lives
-from models.evaluation.worlds.world import Scene, flat
+from models.evaluation.worlds.world import Arrivals, Scene, flat
 from models.features import Encoder
 from models.spec import FeatureSpec, Field
 from models.types import Array
@@ -97,17 +97,16 @@ class R6bWorld:
         # The mean of a sigmoid far below 1/2 is that of a lognormal: half a variance above its centre.
         variance = quality_sd**2 + (1.0 - anonymous) * affinity_sd**2
         self._base = math.log(ctr / (1.0 - ctr)) - variance / 2.0
-        self._arrivals = np.random.default_rng([seed, 0])
+        self._arrivals = Arrivals(seed)
         self._features, taste = _users(np.random.default_rng([seed, 1]), users, rank, anonymous)
         self._taste = affinity_sd / math.sqrt(rank) * taste  # (users, rank)
         self._encoded: tuple[Array, Array] | None = None  # of all users
-        self._visited = 0
         self._quality = np.empty(0)  # (items,)
         self._style = np.empty((0, rank))  # (items, rank)
 
     def visit(self, time_s: float) -> Visit:
         """The next user, at a time >= 0 since the world began."""
-        user = self._arrivals.integers(len(self._features), size=1)
+        user = self._arrivals.user.integers(len(self._features), size=1)
         _, item, p_click = self._meet(np.array([time_s]), user)
         return Visit(
             user_id=f"user-{user[0]}",
@@ -118,12 +117,11 @@ class R6bWorld:
 
     def visits(self, count: int) -> Scene:
         """See `World`: the next `count` users, one every interval."""
-        time_s = self._interval_s * np.arange(self._visited, self._visited + count)
-        self._visited += count
-        user = self._arrivals.integers(len(self._features), size=count)
-        visit, item, p_click = self._meet(time_s, user)
+        number, luck = self._arrivals.next(count)
+        user = self._arrivals.user.integers(len(self._features), size=count)
+        visit, item, p_click = self._meet(self._interval_s * number, user)
         index, weight = self._contexts()
-        return Scene(Visits(index[user], weight[user], visit, item), user, p_click, self._arrivals.random(count))
+        return Scene(Visits(index[user], weight[user], visit, item), user, p_click, luck)
 
     def _meet(self, time_s: Array, user: Array) -> tuple[Array, Array, Array]:
         """(visit, item, click probability), each (B,): whom the users at these times may be shown."""

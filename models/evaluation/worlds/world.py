@@ -43,6 +43,21 @@ class World(Protocol):
         ...
 
 
+class Arrivals:
+    """Who comes and with what luck, however many are asked for at a time. One generator a seed and purpose."""
+
+    def __init__(self, seed: int) -> None:
+        self.user = np.random.default_rng([seed, 0])
+        self._luck = np.random.default_rng([seed, 4])
+        self._visits = 0
+
+    def next(self, count: int) -> tuple[Array, Array]:
+        """(numbers of the next `count` visits, (V,) int64, and their luck, (V,) float64)."""
+        number = np.arange(self._visits, self._visits + count)
+        self._visits += count
+        return number, self._luck.random(count)
+
+
 def report_seeds(count: int) -> range:
     """The first `count` seeds that were never tuned on."""
     return range(TUNING_SEEDS.stop, TUNING_SEEDS.stop + count)
