@@ -7,7 +7,10 @@ versions/<version, 12 digits>/           immutable once it is there
     golden.safetensors                   a request and what every strategy must answer to it
     graphs/<strategy>.onnx               the ranking graphs
     manifest.json                        what the version is, and the sha256 of every other file
-refused/<version>/                       the same, of versions that the guard kept aside: they never serve
+deltas/<full version>-<version>/         what changed since the version before, down to a full one
+    delta.safetensors                    see `service.deltas`
+    golden.safetensors, manifest.json    as above
+refused/<version>/                       as versions/<version>/, kept aside by the guard: they never serve
 
 Where all this lies is a `Store`: a folder (`local`) or object storage (`objects`).
 """
@@ -15,6 +18,7 @@ Where all this lies is a `Store`: a folder (`local`) or object storage (`objects
 from pathlib import Path
 
 from service.checkpoints.archive import (
+    DELTA,
     GOLDEN,
     ITEM_HASH,
     ITEM_IMPRESSIONS,
@@ -22,6 +26,9 @@ from service.checkpoints.archive import (
     STATE,
     WEIGHTS,
     accept,
+    chain,
+    deltas,
+    load_delta,
     load_golden,
     load_graph,
     load_manifest,
@@ -30,17 +37,19 @@ from service.checkpoints.archive import (
     previous,
     read,
     save,
+    save_delta,
     verify,
     versions,
 )
 from service.checkpoints.local import LocalStore
-from service.checkpoints.manifest import FORMAT, Manifest, ServedStrategy
+from service.checkpoints.manifest import FORMAT, Base, Manifest, ServedStrategy
 from service.checkpoints.pointer import CURRENT, Current, advance, current, read_current, set_current, set_pinned
 from service.checkpoints.store import Store
 from service.errors import CheckpointError
 
 __all__ = [
     "CURRENT",
+    "DELTA",
     "FORMAT",
     "GOLDEN",
     "ITEM_HASH",
@@ -48,6 +57,7 @@ __all__ = [
     "MANIFEST",
     "STATE",
     "WEIGHTS",
+    "Base",
     "Current",
     "LocalStore",
     "Manifest",
@@ -55,7 +65,10 @@ __all__ = [
     "Store",
     "accept",
     "advance",
+    "chain",
     "current",
+    "deltas",
+    "load_delta",
     "load_golden",
     "load_graph",
     "load_manifest",
@@ -66,6 +79,7 @@ __all__ = [
     "read",
     "read_current",
     "save",
+    "save_delta",
     "set_current",
     "set_pinned",
     "verify",

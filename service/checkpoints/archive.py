@@ -1,6 +1,12 @@
-"""Versions: saved whole or not at all, verified before use, the oldest deleted."""
+"""Versions: saved whole or not at all, verified before use, the oldest deleted.
+
+A full version stands for itself. A delta version holds what changed since the version before it, its base, and is
+applied to that: so they form chains, each with a full version at its bottom. A trainer continues from full versions
+alone.
+"""
 
 import hashlib
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -15,6 +21,8 @@ from service.checkpoints.store import LAST, Store
 from service.errors import CheckpointError
 
 WEIGHTS, STATE, GOLDEN, MANIFEST = "weights.safetensors", "state.safetensors", "golden.safetensors", LAST
+DELTA = "delta.safetensors"
+_DELTA_NAME = re.compile(r"[0-9]{12}-[0-9]{12}")
 #: Names of the impression counts among the weights: (N,) uint64 sorted item hashes, (N,) int64 counts.
 ITEM_HASH, ITEM_IMPRESSIONS = "items.hash", "items.impressions"
 
@@ -35,7 +43,7 @@ def save(
         draft: the manifest without `files` and `digest`; returned with them.
         graphs: strategy -> ONNX.
         keep: versions to keep, this one included, and as many refused ones. The current one always stays, and the one
-            before it, to which a rollback goes.
+            before it, to which a rollback goes. Deltas stay as long as the full version at their bottom.
     """
     arrays = {WEIGHTS: weights, STATE: state, GOLDEN: golden}
     files = {name: safetensors.save(dict(one)) for name, one in arrays.items()}
@@ -43,45 +51,82 @@ def save(
     return _install(store, draft, files, keep)
 
 
+def save_delta(store: Store, draft: Manifest, *, delta: Mapping[str, Array], golden: Mapping[str, Array]) -> Manifest:
+    """Writes a delta version like `save`; deletes nothing.
+
+    Args:
+        draft: with its base.
+        delta: see `service.deltas`.
+    """
+    files = {name: safetensors.save(dict(one)) for name, one in ((DELTA, delta), (GOLDEN, golden))}
+    sealed = seal(draft, files)
+    store.install(_home(sealed), {**files, MANIFEST: encode(sealed)})
+    return sealed
+
+
 def versions(store: Store, *, refused: bool = False) -> list[int]:
-    """All versions, or those that the guard refused, oldest first. Nothing about them is verified."""
+    """All full versions, or those that the guard refused, oldest first. Nothing about them is verified."""
     names = store.folders(_parent(refused))
     return sorted(int(name) for name in names if len(name) == 12 and name.isascii() and name.isdigit())
 
 
+def deltas(store: Store) -> dict[int, int]:
+    """All delta versions, oldest first, and the full version at the bottom of each; like `versions`."""
+    names = [name.split("-") for name in sorted(store.folders("deltas")) if _DELTA_NAME.fullmatch(name)]
+    return dict(sorted((int(version), int(full)) for full, version in names))
+
+
 def previous(store: Store, version: int) -> int | None:
-    """The newest version before `version`, None where there is none."""
+    """The newest full version before `version`, None where there is none."""
     return max((one for one in versions(store) if one < version), default=None)
 
 
 def load_manifest(store: Store, version: int, *, refused: bool = False) -> Manifest:
     """The manifest of a version whose files are all there; `load_*` compare each with its hash as they read it.
 
+    A full version goes before a delta of the same number: both are the same weights.
+
     Raises CheckpointError: missing_version, missing_file, outside_folder, unreadable_manifest, unknown_format,
     hash_mismatch.
     """
     folder = _folder(version, refused)
     if version not in versions(store, refused=refused):
-        raise CheckpointError("missing_version", f"{store} has no {folder}")
-    where = f"{store}/{folder}/{MANIFEST}"
-    found = decode(store.read(folder, MANIFEST), where=where)
-    if found.version != version or bool(found.refused) != refused:
-        raise CheckpointError("hash_mismatch", f"{where} is that of another version")
-    graphs = {f"graphs/{strategy.graph}" for strategy in found.strategies.values()}
-    unlisted = ({WEIGHTS, STATE, GOLDEN} | graphs) - set(found.files)
-    if unlisted:
-        raise CheckpointError("missing_file", f"{where} does not list {min(unlisted)}")
-    store.check(folder, found.files)
+        full = None if refused else deltas(store).get(version)
+        if full is None:
+            raise CheckpointError("missing_version", f"{store} has no {folder}")
+        folder = _delta_folder(full, version)
+    found = _manifest(store, folder)
+    if found.version != version or _home(found) != folder:
+        raise CheckpointError("hash_mismatch", f"{store}/{folder}/{MANIFEST} is that of another version")
     return found
+
+
+def chain(store: Store, found: Manifest, *, known: Manifest | None = None) -> list[Manifest]:
+    """What a version is made of, oldest first: a full version and the deltas after it, the last of them `found`.
+
+    Args:
+        known: where this version is among them, the chain is only what comes after it.
+
+    Raises CheckpointError: like `load_manifest`, and base_changed.
+    """
+    links = [found]
+    while (base := links[0].base) and not (known and (known.version, known.digest) == (base.version, base.digest)):
+        folder = _folder(base.full, False) if base.version == base.full else _delta_folder(base.full, base.version)
+        below = _manifest(store, folder)
+        if below.digest != base.digest or below.version >= links[0].version:
+            raise CheckpointError("base_changed", f"{store}/{folder} is not what version {links[0].version} rests on")
+        links.insert(0, below)
+    return links
 
 
 def load_weights(store: Store, found: Manifest) -> dict[str, Array]:
     """Parameters and impression counts. Raises CheckpointError: those of `read`, unreadable_file, not_finite."""
-    weights = _load(store, found, WEIGHTS)
-    for name, array in weights.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise CheckpointError("not_finite", f"version {found.version}: {name} holds NaN or infinity")
-    return weights
+    return _finite(found, _load(store, found, WEIGHTS))
+
+
+def load_delta(store: Store, found: Manifest) -> dict[str, Array]:
+    """What is to be applied to the base of a delta version, see `service.deltas`. Raises like `load_weights`."""
+    return _finite(found, _load(store, found, DELTA))
 
 
 def load_state(store: Store, found: Manifest) -> dict[str, Array]:
@@ -101,7 +146,7 @@ def load_graph(store: Store, found: Manifest, strategy: str) -> bytes:
 
 def read(store: Store, found: Manifest, name: str) -> bytes:
     """The verified content of one file. Raises CheckpointError: missing_file, outside_folder, hash_mismatch."""
-    folder = _folder(found.version, bool(found.refused))
+    folder = _home(found)
     content = store.read(folder, name)
     if hashlib.sha256(content).hexdigest() != found.files[name]:
         raise CheckpointError("hash_mismatch", f"{store}/{folder}/{name} is not what was written")
@@ -109,11 +154,15 @@ def read(store: Store, found: Manifest, name: str) -> bytes:
 
 
 def verify(store: Store, version: int, *, refused: bool = False) -> Manifest:
-    """The manifest of a version whose every file is what was written. Raises like `load_manifest`, `load_weights`."""
+    """The manifest of a version whose every file is what was written, and all that it rests on.
+
+    Raises CheckpointError: like `chain` and `load_weights`.
+    """
     found = load_manifest(store, version, refused=refused)
-    load_weights(store, found)
-    for name in found.files:
-        read(store, found, name)
+    for one in chain(store, found):
+        (load_delta if one.base else load_weights)(store, one)
+        for name in one.files:
+            read(store, one, name)
     return found
 
 
@@ -125,26 +174,50 @@ def accept(store: Store, version: int, *, keep: int) -> Manifest:
 
 
 def _install(store: Store, draft: Manifest, files: dict[str, bytes], keep: int) -> Manifest:
-    sealed, refused = seal(draft, files), bool(draft.refused)
-    store.install(_folder(sealed.version, refused), {**files, MANIFEST: encode(sealed)})
-    if not refused and sealed.version in versions(store, refused=True):
+    sealed = seal(draft, files)
+    store.install(_home(sealed), {**files, MANIFEST: encode(sealed)})
+    if not draft.refused and sealed.version in versions(store, refused=True):
         store.discard(_folder(sealed.version, True))
     _prune(store, sealed.version, keep)
     return sealed
 
 
 def _prune(store: Store, newest: int, keep: int) -> None:
-    """Deletes the oldest versions. Those above `newest` are corrupt ones, of which training did not go on."""
+    """Deletes the oldest versions. Those above `newest` are corrupt ones, or training did not go on from them."""
     for version in [one for one in versions(store, refused=True) if one <= newest][:-keep]:
         store.discard(_folder(version, True))
     try:
         served = current(store)
     except CheckpointError:  # it is damaged, and written anew in a moment
         served = None
-    kept = {served, None if served is None else previous(store, served)}
+    bottoms = deltas(store)
+    kept = {served, None if served is None else previous(store, served), bottoms.get(served or 0)}
     for version in [one for one in versions(store) if one <= newest][:-keep]:
         if version not in kept:
             store.discard(_folder(version, False))
+    left = set(versions(store))
+    for version, full in bottoms.items():
+        if full not in left:
+            store.discard(_delta_folder(full, version))
+
+
+def _manifest(store: Store, folder: str) -> Manifest:
+    """Raises CheckpointError: as `load_manifest`."""
+    where = f"{store}/{folder}/{MANIFEST}"
+    found = decode(store.read(folder, MANIFEST), where=where)
+    graphs = {f"graphs/{strategy.graph}" for strategy in found.strategies.values()}
+    unlisted = ({DELTA, GOLDEN} if found.base else {WEIGHTS, STATE, GOLDEN} | graphs) - set(found.files)
+    if unlisted:
+        raise CheckpointError("missing_file", f"{where} does not list {min(unlisted)}")
+    store.check(folder, found.files)
+    return found
+
+
+def _finite(found: Manifest, arrays: dict[str, Array]) -> dict[str, Array]:
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise CheckpointError("not_finite", f"version {found.version}: {name} holds NaN or infinity")
+    return arrays
 
 
 def _load(store: Store, found: Manifest, name: str) -> dict[str, Array]:
@@ -152,6 +225,15 @@ def _load(store: Store, found: Manifest, name: str) -> dict[str, Array]:
         return safetensors.load(read(store, found, name))
     except SafetensorError as error:
         raise CheckpointError("unreadable_file", f"version {found.version}, {name}: {error}") from None
+
+
+def _home(found: Manifest) -> str:
+    """Its folder."""
+    return _delta_folder(found.base.full, found.version) if found.base else _folder(found.version, bool(found.refused))
+
+
+def _delta_folder(full: int, version: int) -> str:
+    return f"deltas/{full:012d}-{version:012d}"
 
 
 def _parent(refused: bool) -> str:

@@ -1,6 +1,7 @@
 """manifest.json: what a version is, and the hash of every file of it."""
 
 import hashlib
+from typing import Literal
 
 import msgspec
 
@@ -23,6 +24,14 @@ class ServedStrategy(msgspec.Struct, frozen=True, kw_only=True):
     propensity_samples: int
 
 
+class Base(msgspec.Struct, frozen=True, kw_only=True):
+    """What a delta version rests on: the version before it, be that a full one or a delta."""
+
+    version: int
+    digest: str
+    full: int  # the full version at the bottom
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """manifest.json. Everything in it is verified or reported, nothing executed."""
 
@@ -39,14 +48,21 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float]  # progressive, over the last window
     click_times_ms: list[int]  # of clicks learned since the version before (at most 1,000), for click_to_serving
     refused: str = ""  # why the guard kept it aside, "code: detail"; "" for a version that may serve
+    base: Base | None = None  # of a delta version; None: a full one
+    bytes: int = 0  # of all files but this one; written by `seal`
     files: dict[str, str] = {}  # name -> sha256; written by `seal`
     digest: str = ""  # sha256 of this document with digest empty; written by `seal`
+
+    @property
+    def kind(self) -> Literal["full", "delta"]:
+        return "delta" if self.base else "full"
 
 
 def seal(manifest: Manifest, files: dict[str, bytes]) -> Manifest:
     """The manifest of these very files."""
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    manifest = msgspec.structs.replace(manifest, files=hashes)
+    size = sum(len(content) for content in files.values())
+    manifest = msgspec.structs.replace(manifest, files=hashes, bytes=size)
     return msgspec.structs.replace(manifest, digest=_digest(manifest))
 
 
