@@ -27,6 +27,7 @@ COMMANDS = {
     "chaos trainer": Entry("Kill the trainer over and over, and compare every bit.", "train,demo"),
     "bench engine": Entry("What exploration costs in the engine, and what it would cost naively.", "serve,train"),
     "bench http": Entry("Our server, exploring, against others that do not explore.", "serve,train,demo,bench"),
+    "bench join": Entry("What a million impressions that wait for clicks add to a checkpoint.", "serve,train,demo"),
     "bench memory": Entry("Start to ready, and resident memory without and with a million items.", "serve,train,demo"),
     "bench swap": Entry(
         "Latency while the version changes every second, and every answer held to its version.", "serve,train,demo"

@@ -4,6 +4,7 @@
     http       our server against others that serve the same network without exploring
     swap       latency while versions change every second, and whether every answer fits its version
     train      the trainer against a bare loop
+    join       the state of what waits for clicks
     memory     start to ready, and resident size
     gpu        the torch engine on an accelerator
 
