@@ -31,6 +31,11 @@ def deviation(draws: Tensor) -> Tensor:
     return torch.sqrt((apart**2).sum(0) / (draws.shape[0] - 1))
 
 
+def novelty(impressions: Tensor, half: float, dtype: torch.dtype) -> Tensor:
+    """How much an item is still to be explored, (B,) int64 -> (B,) in (0, 1]: half as much after `half` impressions."""
+    return half / (half + impressions.to(dtype))
+
+
 def normal_input(scope: Scope = "candidate", count: int = 1) -> NoiseInput:
     """The random input from which `normal` makes `count` numbers a row."""
     return NoiseInput(name="normal", distribution="uniform", scope=scope, draws=1, width=2 * count)
@@ -38,5 +43,6 @@ def normal_input(scope: Scope = "candidate", count: int = 1) -> NoiseInput:
 
 def normal(uniform: Tensor) -> Tensor:
     """Standard normal numbers (R, U) from twice as many uniform ones in [0, 1), (1, R, 2 U). [2]"""
-    radius, angle = uniform[0].chunk(2, dim=1)
+    half = uniform.shape[2] // 2
+    radius, angle = uniform[0, :, :half], uniform[0, :, half:]
     return torch.sqrt(-2.0 * torch.log(1.0 - radius)) * torch.cos(2.0 * math.pi * angle)

@@ -10,10 +10,23 @@ from torch import Tensor
 
 from models.beliefs.belief import Belief
 from models.exploration.age import Age
+from models.exploration.bootstrap import VanillaBootstrap
+from models.exploration.count_ucb import CountUcb
+from models.exploration.deep_ts_beta import DeepTsBeta
+from models.exploration.deep_ucb1 import DeepUcb1
 from models.exploration.ensemble import Ensemble
 from models.exploration.epsilon_greedy import EpsilonGreedy
+from models.exploration.giro import Giro
+from models.exploration.gradient import Gradient
 from models.exploration.greedy import Greedy
+from models.exploration.guideboot import GuideBoot
+from models.exploration.mc_dropout import McDropout
+from models.exploration.multi_head import MultiHead
+from models.exploration.online_bootstrap import OnlineBootstrap
+from models.exploration.online_guideboot import OnlineGuideBoot
+from models.exploration.plug_ts import PlugTS
 from models.exploration.random import Random
+from models.exploration.underestimation import Underestimation
 from models.networks.click import ClickNetwork, Params
 from models.types import Inputs, NoiseInput, Scores
 
@@ -47,6 +60,19 @@ METHODS: dict[str, type[Exploration]] = {
     "epsilon_greedy": EpsilonGreedy,
     "age": Age,
     "ensemble": Ensemble,
+    "gradient": Gradient,
+    "underestimation": Underestimation,
+    "plug_ts": PlugTS,
+    "guideboot": GuideBoot,
+    "online_guideboot": OnlineGuideBoot,
+    "bootstrap": VanillaBootstrap,
+    "online_bootstrap": OnlineBootstrap,
+    "giro": Giro,
+    "multi_head": MultiHead,
+    "mc_dropout": McDropout,
+    "deep_ucb1": DeepUcb1,
+    "deep_ts_beta": DeepTsBeta,
+    "count_ucb": CountUcb,
 }
 
 

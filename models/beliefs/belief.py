@@ -10,9 +10,10 @@ nor checkpoints know that it exists. Three promises hold for every belief:
 - Strategies whose beliefs are equal share one; equal names with other options are refused (`models.registry.beliefs`).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,27 +42,23 @@ class Lesson(NamedTuple):
     at: Forward  # without dropout, no gradient
 
 
-class Belief(Protocol):
+class Belief(ABC):
     """What every belief is: a frozen dataclass whose options shape the state. All methods but `init` may be left out.
 
     Names in `state` are those below the belief's. `click` are the parameters of the click model, without gradients, and
     must not be changed. `generator` is that of the step, first used by `note`.
     """
 
-    @property
-    def name(self) -> str:
-        """The first part of its parameters' names."""
-        ...
+    name: str  #: The first part of its parameters' names.
 
+    @abstractmethod
     def init(self, network: ClickNetwork, generator: torch.Generator) -> State:
         """Fresh state. Raises ValueError: not to be had with this network or its features."""
-        ...
 
-    def note(
+    def note(  # noqa: B027
         self, network: ClickNetwork, click: Params, state: Params, lesson: Lesson, generator: np.random.Generator
     ) -> None:
         """Changes what is kept and private, in place: an update rule. Called before `loss`, without gradients."""
-        return
 
     def loss(
         self, network: ClickNetwork, click: Params, state: Params, lesson: Lesson, generator: np.random.Generator

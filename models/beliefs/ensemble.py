@@ -24,14 +24,15 @@ class Ensemble(Belief):
     tables: Tables
     name: str = "ensemble"
 
-    def of(self) -> Members:
+    @property
+    def shape(self) -> Members:
         return Members(count=self.members, tables=self.tables)
 
     def init(self, network: ClickNetwork, generator: torch.Generator) -> State:
-        return State(trained=self.of().init(network, generator))
+        return State(trained=self.shape.init(network, generator))
 
     def loss(
         self, network: ClickNetwork, click: Params, state: Params, lesson: Lesson, generator: np.random.Generator
     ) -> Tensor:
-        logits = self.of().logits(network, click, state, lesson.batch, lesson.context_row)
+        logits = self.shape.logits(network, click, state, lesson.batch, lesson.context_row)
         return weighted_loss(logits, lesson.label, 1.0 - lesson.label)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models import bonus
 from models.networks.click import ClickNetwork, Params
 from models.networks.embedding import is_table, pool
 from models.spec import Layout
-from models.types import Batch
+from models.types import Batch, Inputs, NoiseInput, Scope, Scores
 
 #: Whether members have embedding tables of their own, or look at the click model's, which they do not move.
 Tables = Literal["own", "shared"]
@@ -93,6 +94,20 @@ class Members:
             part = part.reshape(-1, fields, self.count, table.width).permute(2, 0, 1, 3)
             parts.append(part.reshape(self.count, -1, fields * table.width))
         return torch.cat(parts, dim=2) if parts else wide.expand(self.count, -1, -1)
+
+
+def member_input(scope: Scope) -> NoiseInput:
+    """The random input that says which member speaks."""
+    return NoiseInput(name="member", distribution="uniform", scope=scope, draws=1, width=1)
+
+
+def speak(
+    members: Members, network: ClickNetwork, params: Params, state: Params, inputs: Inputs[Tensor]
+) -> Scores[Tensor]:
+    """Scores of a method that lets one of K members speak: at lambda 1 its prediction is the score."""
+    p = torch.sigmoid(network.logit(params, inputs.batch))
+    each = torch.sigmoid(members.logits(network, params, state, inputs.batch))
+    return bonus.add(p, picked(each, inputs.noise["member"]) - p, inputs)
 
 
 def weighted_loss(logits: Tensor, clicked: Tensor, unclicked: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from models import bonus
 from models.beliefs.belief import below
 from models.beliefs.ensemble import Ensemble as Belief
-from models.beliefs.members import Tables, picked
+from models.beliefs.members import Tables, member_input, speak
 from models.networks.click import ClickNetwork, Params
 from models.types import Inputs, NoiseInput, Scope, Scores
 
@@ -46,15 +46,14 @@ class Ensemble:
         return (Belief(members=self.members, tables=self.tables),)
 
     def noise(self, network: ClickNetwork) -> tuple[NoiseInput, ...]:
-        if self.uncertainty == "ucb":
-            return ()
-        return (NoiseInput(name="member", distribution="uniform", scope=self.scope, draws=1, width=1),)
+        return (member_input(self.scope),) if self.uncertainty == "thompson" else ()
 
     def scores(self, network: ClickNetwork, params: Params, inputs: Inputs[Tensor]) -> Scores[Tensor]:
         """See `models.registry.Exploration`."""
         (belief,) = self.beliefs
+        state = below(belief, params)
+        if self.uncertainty == "thompson":
+            return speak(belief.shape, network, params, state, inputs)
         p = torch.sigmoid(network.logit(params, inputs.batch))
-        each = torch.sigmoid(belief.of().logits(network, params, below(belief, params), inputs.batch))  # (K, B)
-        if self.uncertainty == "ucb":
-            return bonus.add(p, bonus.deviation(each), inputs)
-        return bonus.add(p, picked(each, inputs.noise["member"]) - p, inputs)
+        each = torch.sigmoid(belief.shape.logits(network, params, state, inputs.batch))  # (K, B)
+        return bonus.add(p, bonus.deviation(each), inputs)

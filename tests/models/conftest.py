@@ -7,6 +7,7 @@ import torch
 from models.features import Encoder
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
+from models.registry import METHODS, beliefs, build
 from models.spec import FeatureSpec
 from models.types import Batch
 
@@ -86,9 +87,10 @@ def spec() -> FeatureSpec:
 
 @pytest.fixture(scope="session")
 def learner(spec: FeatureSpec) -> Learner:
-    """Trained on 60 batches in which half of the items are clicked more often."""
+    """Trained on 60 batches in which half of the items are clicked more often. Every method's beliefs learn, too."""
     network = ClickNetwork(spec, NetworkConfig(hidden=(23, 14, 9), dropout=0.05, gate_hidden=6, initial_ctr=0.2))
-    learner = Learner(network, learning_rate=1e-2, seed=9)
+    every = beliefs([build(name, {}) for name in METHODS])
+    learner = Learner(network, learning_rate=1e-2, seed=9, beliefs=every)
     rng = np.random.default_rng(1)
     for seed in range(60):
         batch, ids = request(spec, 31, seed)

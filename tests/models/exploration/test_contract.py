@@ -6,16 +6,25 @@ import pytest
 from models.features import item_hashes
 from models.noise import draw
 from models.policy import Policy
-from models.registry import build
+from models.registry import METHODS, build
 from models.slate import choose
 
-STRATEGIES = {
-    "greedy": {},
-    "random": {},
-    "epsilon_greedy": {},
+#: Every method as it stands, and others where an option makes it another one.
+STRATEGIES = {name: {} for name in METHODS} | {
     "age_ts": {"method": "age", "rate": 0.1},
     "age_ucb": {"method": "age", "rate": 0.1, "uncertainty": "ucb", "draws": 5, "dropout": "last_layer"},
     "age_ts_candidate": {"method": "age", "rate": 0.1, "mask_scope": "candidate", "pgd": "projected"},
+    "epsilon_decays": {"method": "epsilon_greedy", "horizon": 5_000},
+    "epsilon_counts": {"method": "epsilon_greedy", "estimate": "counts"},
+    "ensemble_ucb": {"method": "ensemble", "uncertainty": "ucb"},
+    "ensemble_version": {"method": "ensemble", "scope": "version"},
+    "gradient_ucb": {"method": "gradient", "uncertainty": "ucb"},
+    "gradient_norm": {"method": "gradient", "covariance": "none"},
+    "ur_ucb": {"method": "underestimation", "uncertainty": "ucb"},
+    "plug_ts_p": {"method": "plug_ts", "covariance": "none"},
+    "plug_ts_request": {"method": "plug_ts", "scope": "request"},
+    "multi_head_ucb": {"method": "multi_head", "uncertainty": "ucb"},
+    "mc_dropout_ucb": {"method": "mc_dropout", "uncertainty": "ucb", "dropout": "full", "novelty": 50.0},
 }
 COUNT = 13
 
@@ -60,7 +69,7 @@ def test_p_click_is_the_plain_prediction_whatever_the_method(policy, learner, ma
 
 
 def test_lambda_zero_is_greedy_for_methods_that_take_a_lambda(policy, make_request):
-    if policy.strategy.method != "age":
+    if policy.strategy.method in ("greedy", "random", "epsilon_greedy"):
         pytest.skip("no lambda")
     scores = rank(policy, *make_request(COUNT, seed=1), lambda_=0.0)
     assert np.array_equal(scores.score, scores.p_click)

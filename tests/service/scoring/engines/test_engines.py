@@ -1,5 +1,6 @@
 """Every engine ranks as the policy does: equal within 1e-5 at any batch size, for every method and scope."""
 
+import functools
 import gc
 import os
 import subprocess
@@ -18,7 +19,7 @@ from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.noise import draw
 from models.policy import Policy
-from models.registry import build
+from models.registry import METHODS, beliefs, build
 from models.spec import FeatureSpec
 from service.checkpoints import FORMAT, Manifest, ServedStrategy
 from service.errors import CheckpointError
@@ -42,10 +43,14 @@ source = "id"
 buckets = 97
 width = 6
 """
-STRATEGIES = {
-    "greedy": {},
-    "random": {},
-    "epsilon_greedy": {},
+STRATEGIES = {name: {} for name in METHODS} | {
+    "epsilon_decays": {"method": "epsilon_greedy", "horizon": 5_000},
+    "epsilon_counts": {"method": "epsilon_greedy", "estimate": "counts"},
+    "ensemble_ucb": {"method": "ensemble", "uncertainty": "ucb"},
+    "gradient_ucb": {"method": "gradient", "uncertainty": "ucb"},
+    "gradient_norm": {"method": "gradient", "covariance": "none", "layers": "last"},
+    "plug_ts_request": {"method": "plug_ts", "scope": "request"},
+    "mc_dropout_ucb": {"method": "mc_dropout", "uncertainty": "ucb", "dropout": "full", "novelty": 50.0},
     "age_ts": {"method": "age", "rate": 0.1},
     "age_ucb": {"method": "age", "rate": 0.1, "uncertainty": "ucb"},
     "hybrid": {"method": "age", "rate": 0.1, "uncertainty": "ucb", "dropout": "last_layer", "mask_scope": "version"},
@@ -61,7 +66,8 @@ KINDS = ["onnx", "torch", pytest.param("native", marks=COMPILED)]
 @pytest.fixture(scope="module")
 def learner():
     network = ClickNetwork(FeatureSpec.from_toml(SPEC), NetworkConfig(hidden=(13, 11, 7), initial_ctr=0.2))
-    learner = Learner(network, learning_rate=1e-2, seed=1)
+    every = beliefs([build(name, {}) for name in METHODS])
+    learner = Learner(network, learning_rate=1e-2, seed=1, beliefs=every)
     rng = np.random.default_rng(0)
     for _ in range(40):
         batch, ids = request(network.spec, 29, rng)
@@ -123,10 +129,16 @@ def load(kind, manifest, graphs, weights, **rest):
     return engines.load(kind, manifest=manifest, graphs=graphs, weights=weights, **rest)
 
 
+@pytest.fixture(scope="module")
+def engine_of(learner, manifest, graphs):
+    """kind -> an engine, loaded once."""
+    return functools.cache(lambda kind: load(kind, manifest, graphs, learner.prepared()))
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_equals_the_policy_at_every_batch_size(kind, strategy, learner, strategies, manifest, graphs):
-    engine = load(kind, manifest, graphs, learner.prepared())
+def test_equals_the_policy_at_every_batch_size(kind, strategy, learner, strategies, engine_of):
+    engine = engine_of(kind)
     params = {name: value.detach() for name, value in learner.params.items()}
     policy = Policy(learner.network, params, strategies[strategy])
     for count, lambda_ in ((1, 2.0), (19, 5.0), (38, 0.0)):
@@ -198,7 +210,8 @@ def test_native_leaves_other_methods_to_sessions_that_stay(learner, manifest, gr
     first = load("native", manifest, graphs, learner.prepared())
     second = load("native", manifest, graphs, learner.prepared(), previous=first)
     assert not first.batches
-    assert len(first._others._sessions) == sum("method" not in one for one in STRATEGIES.values())
+    others = [name for name, one in STRATEGIES.items() if one.get("method", name) != "age"]
+    assert len(first._others._sessions) == len(others)
     assert second._others._sessions == first._others._sessions
 
 

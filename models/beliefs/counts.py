@@ -1,0 +1,61 @@
+"""Counts: how often each item was learned from and clicked, by its row in the table of its ids."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.beliefs.belief import Belief, Lesson, State
+from models.networks.click import ClickNetwork, Params
+from models.spec import Column, FeatureSpec
+from models.types import Batch
+
+
+def id_column(spec: FeatureSpec) -> Column:
+    """The item field that holds the id. Raises ValueError: there is none."""
+    for table in spec.item.tables:
+        for column in table.columns:
+            if column.field.source == "id":
+                return column
+    raise ValueError('items are told apart by an item field with source = "id", and the feature spec has none')
+
+
+def id_rows(spec: FeatureSpec, batch: Batch[Tensor]) -> Tensor:
+    """Each candidate's row among those of the id field, (B,) int64. Ids of one hash bucket count as one item."""
+    column = id_column(spec)
+    return batch.item_index[:, column.start].long() - column.offset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts(Belief):
+    """Exact, and of this lane alone: what other lanes or models showed is not in them."""
+
+    name: str = "counts"
+
+    def init(self, network: ClickNetwork, generator: torch.Generator) -> State:
+        rows = id_column(network.spec).field.rows
+        names = ("shown", "clicked")
+        return State(kept={name: torch.zeros(rows, dtype=torch.int64) for name in names})
+
+    def note(
+        self, network: ClickNetwork, click: Params, state: Params, lesson: Lesson, generator: np.random.Generator
+    ) -> None:
+        rows = id_rows(network.spec, lesson.batch)
+        state["shown"].index_add_(0, rows, torch.ones_like(rows))
+        state["clicked"].index_add_(0, rows, lesson.label.long())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Total(Belief):
+    """How many examples were learned, the t of schedules and bounds."""
+
+    name: str = "total"
+
+    def init(self, network: ClickNetwork, generator: torch.Generator) -> State:
+        return State(kept={"examples": torch.zeros((), dtype=torch.int64)})
+
+    def note(
+        self, network: ClickNetwork, click: Params, state: Params, lesson: Lesson, generator: np.random.Generator
+    ) -> None:
+        state["examples"] += len(lesson.label)
