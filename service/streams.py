@@ -76,6 +76,11 @@ class Entry(NamedTuple):
         return order(self.position)[0]
 
 
+def partition_of(stream: str) -> int:
+    """Of which partition a stream, or anything else whose name has its hash tag, is."""
+    return int(stream.rpartition("}")[0].rpartition("{")[2])
+
+
 def order(position: str) -> tuple[int, int]:
     """(ms, seq): positions compare by this, not as text."""
     ms, _, seq = position.partition("-")

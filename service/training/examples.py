@@ -74,6 +74,16 @@ def concatenate(first: Examples, second: Examples) -> Examples:
     return Examples(*(np.concatenate(pair) for pair in zip(first, shifted, strict=True)))
 
 
+def rearranged(given: Examples, windows: Array) -> Examples:
+    """With its windows, each with its rows, in the order `windows` (W,) int64."""
+    place = np.empty_like(windows)
+    place[windows] = np.arange(len(windows))
+    window = place[given.window]
+    rows = np.argsort(window, kind="stable")
+    by_window, by_row = given[:_BY_WINDOW], given._replace(window=window)[_BY_WINDOW:]
+    return Examples(*(column[windows] for column in by_window), *(column[rows] for column in by_row))
+
+
 def joined(parts: Sequence[bytes], kind: type, shape: tuple[int, int]) -> Array:
     """Pieces of one array, one after the other."""
     content = bytearray().join(parts)  # torch wants memory that it could write to

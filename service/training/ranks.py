@@ -13,6 +13,7 @@ from datetime import timedelta
 import torch
 import torch.distributed
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 # A rank that is killed ends the others at once, for their connections break. This is for one that hangs, as it may
 # where it writes a large version to slow storage.
@@ -25,12 +26,16 @@ class Ranks:
     """All of them, as one of them sees it. Every method but `share` and `owns` waits for the same call on every rank.
 
     Args:
+        group: that they talk over, None for one alone.
+
+    Attributes:
         rank: ours; the first, 0, is the one that publishes.
         size: how many there are.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
+    def __init__(self, group: ProcessGroup | None = None) -> None:
+        self._group = group
+        self.rank, self.size = (group.rank(), group.size()) if group else (0, 1)
 
     def owns(self, partition: int) -> bool:
         """Whether this partition of the log is ours to read."""
@@ -42,42 +47,44 @@ class Ranks:
 
     def add(self, values: Tensor) -> None:
         """Sums (N,) over all ranks, in place."""
-        if self.size > 1:
-            torch.distributed.all_reduce(values)
+        if self._group:
+            self._group.allreduce([values]).wait()
 
     def gather(self, content: bytes) -> list[bytes]:
         """What every rank gives, in their order."""
-        if self.size == 1:
+        if not self._group:
             return [content]
-        heads = self._all(_LENGTH.pack(len(content)) + content[:_SHORT], _LENGTH.size + _SHORT)
+        heads = self._all(self._group, _LENGTH.pack(len(content)) + content[:_SHORT], _LENGTH.size + _SHORT)
         lengths = [_LENGTH.unpack_from(head)[0] for head in heads]
         if max(lengths) <= _SHORT:
             return [head[_LENGTH.size :][:length] for head, length in zip(heads, lengths, strict=True)]
-        return [part[:length] for part, length in zip(self._all(content, max(lengths)), lengths, strict=True)]
+        return [
+            part[:length] for part, length in zip(self._all(self._group, content, max(lengths)), lengths, strict=True)
+        ]
 
     def collect(self, content: bytes) -> list[bytes]:
         """The same on rank 0, and nothing elsewhere: for what is large."""
-        if self.size == 1:
+        if not self._group:
             return [content]
         lengths = [_LENGTH.unpack(one)[0] for one in self.gather(_LENGTH.pack(len(content)))]
         own = _tensor(content, max(lengths))
-        parts = [torch.empty_like(own) for _ in lengths] if self.rank == 0 else None
-        torch.distributed.gather(own, parts)
-        return [part[:length].numpy().tobytes() for part, length in zip(parts or [], lengths, strict=False)]
+        parts = [] if self.rank else [torch.empty_like(own) for _ in lengths]
+        self._group.gather([parts] if parts else [], [own]).wait()
+        return [part[:length].numpy().tobytes() for part, length in zip(parts, lengths, strict=False)]
 
     def spread(self, content: bytes) -> bytes:
         """What rank 0 gives."""
-        if self.size == 1:
+        if not self._group:
             return content
         length = _LENGTH.unpack(self.gather(_LENGTH.pack(len(content)))[0])[0]
         own = _tensor(content if self.rank == 0 else b"", length)
-        torch.distributed.broadcast(own, src=0)
+        self._group.broadcast([own]).wait()
         return own.numpy().tobytes()
 
-    def _all(self, content: bytes, width: int) -> list[bytes]:
+    def _all(self, group: ProcessGroup, content: bytes, width: int) -> list[bytes]:
         own = _tensor(content, width)
         parts = [torch.empty_like(own) for _ in range(self.size)]
-        torch.distributed.all_gather(parts, own)
+        group.allgather([parts], [own]).wait()
         return [part.numpy().tobytes() for part in parts]
 
 
@@ -90,8 +97,9 @@ def joined() -> Iterator[Ranks]:
         return
     torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
-        yield Ranks(torch.distributed.get_rank(), size)
-        torch.distributed.barrier()
+        ranks = Ranks(torch.distributed.distributed_c10d._get_default_group())
+        yield ranks
+        ranks.gather(b"")
     finally:
         torch.distributed.destroy_process_group()
 

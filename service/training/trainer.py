@@ -2,12 +2,17 @@
 
 Batches close by count alone, so how the log is chunked into feeds changes nothing. Each batch is predicted before it is
 learned from: progressive validation, an honest measure on data that the model has not seen.
+
+Ranks that train together each join their own partitions of the log, then tell each other what closed. From there on all
+have the same: every batch, of which each computes a share of the gradient, and every weight after it.
 """
 
 from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
+from safetensors import numpy as safetensors
+from xxhash import xxh3_128
 
 from models.budget import Budget
 from models.features import item_hashes
@@ -16,18 +21,23 @@ from models.registry import Strategy
 from models.types import Array
 from service import deltas
 from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, Manifest
-from service.errors import EventError
+from service.errors import CheckpointError, EventError
 from service.events import DeadLetter, Event, Served
-from service.streams import Entry
+from service.streams import Entry, order, partition_of
 from service.training.examples import Examples, concatenate, examples
 from service.training.impressions import Impressions
 from service.training.intake import Intake, Useless
 from service.training.joins import Joins
-from service.training.memory import UNCLICKED, Closed
+from service.training.memory import UNCLICKED
+from service.training.news import Explored, News, exchange
 from service.training.outcome import Outcome, Predictions, slices
+from service.training.ranks import Ranks
 
 #: Prefixes among the arrays of the state: of the half-filled batch, and of the joins.
 _WAITING, _JOIN = "waiting.", "join."
+
+#: And of what `follow` sends.
+_PARTS = "weights/", "state/"
 
 _Budgets = dict[str, tuple[float, float, float, float]]  # strategy -> state
 
@@ -42,6 +52,7 @@ class Trainer:
         strategies: by name.
         batch_size: examples of one step.
         mature_impressions: an item is "new" below so many.
+        ranks: that train together. All call `feed`, `collect` and `follow` at the same time, each with its own entries.
     """
 
     def __init__(
@@ -53,7 +64,9 @@ class Trainer:
         strategies: Mapping[str, Strategy],
         batch_size: int,
         mature_impressions: int,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
         self.learner, self.joins, self.lane, self.strategies = learner, joins, lane, strategies
         self.positions: dict[str, str] = {}  # stream -> last entry fed
         self.data_timestamp_ms = 0  # newest event learned from
@@ -63,6 +76,8 @@ class Trainer:
         self._budgets = {name: Budget(one.budget, one.lambda_) for name, one in strategies.items() if one.budget}
         self._waiting = examples([], self._spec)  # fewer than a batch
         self._impressions = Impressions()  # closed
+        # The joins of other ranks; None where they have gone on since they were collected.
+        self._elsewhere: dict[str, Array] | None = {}
 
     def feed(self, entries: Sequence[Entry], until_ms: int | None = None) -> Outcome:
         """The next entries of the log.
@@ -72,14 +87,18 @@ class Trainer:
                 they come in the order of the whole log, so all is known that is older than the newest of them.
         """
         outcome = Outcome()
+        explored: list[Explored] = []
         for entry, message in zip(entries, self._intake.read(entries), strict=True):
-            self._enter(outcome, entry, message)
-            self.positions[entry.stream] = entry.position
+            self._enter(outcome, explored, entry, message)
         joined = self.joins.take(self.joins.now_ms - 1 if until_ms is None else until_ms)
         outcome.join = joined.counts
         outcome.dead_letters += [_dead_letter(entry, error) for entry, error in joined.refused]
-        if joined.closed:
-            self._close(outcome, joined.closed)
+        outcome.slices = slices(joined.closed, self.strategies, mature=self._mature)
+        item_hash = item_hashes([one.served.item_ids[row] for one in joined.closed for row in one.rows])
+        orders = [one.order for one in joined.closed]
+        positions = {entry.stream: entry.position for entry in entries}
+        ours = News(orders, examples(joined.closed, self._spec), item_hash, explored, positions)
+        self._learn(outcome, exchange(ours, self.ranks))
         return outcome
 
     def lambda_(self, strategy: str) -> float:
@@ -105,11 +124,41 @@ class Trainer:
         self.learner.settle()
         self._impressions.settle()
 
+    def collect(self) -> None:
+        """Brings the joins of all ranks to rank 0, for its `state`.
+
+        Raises:
+            CheckpointError: ranks_differ, on all of them.
+        """
+        digests = self.ranks.gather(_digest(self.learner) if self.ranks.size > 1 else b"")
+        if len(set(digests)) > 1:
+            text = "ranks do not have the same weights; a restart goes on from the last version"
+            raise CheckpointError("ranks_differ", text)
+        parts = self.ranks.collect(safetensors.save(self.joins.state()) if self.ranks.rank else b"")
+        self._elsewhere = {name: array for part in parts[1:] for name, array in safetensors.load(part).items()}
+
+    def follow(self, manifest: Manifest | None) -> None:
+        """Puts every rank where rank 0 is, which gives the manifest of the version that it is at."""
+        if self.ranks.size == 1:
+            return
+        arrays: dict[str, Array] = {}
+        if manifest is not None:
+            arrays |= {f"weights/{name}": array for name, array in self.weights().items()}
+            arrays |= {f"state/{name}": array for name, array in self.state().items()}
+            arrays["manifest"] = np.frombuffer(msgspec.msgpack.encode(manifest), dtype=np.uint8)
+        arrays = safetensors.load(self.ranks.spread(safetensors.save(arrays)))
+        if self.ranks.rank:
+            parts = (
+                {name.removeprefix(of): one for name, one in arrays.items() if name.startswith(of)} for of in _PARTS
+            )
+            self.restore(msgspec.msgpack.decode(arrays["manifest"].tobytes(), type=Manifest), *parts)
+
     def state(self) -> dict[str, Array]:
         """Everything else that the future depends on, but for the manifest's positions and data timestamp."""
         budgets = {name: budget.state() for name, budget in self._budgets.items()}
         content = msgspec.msgpack.encode(budgets)
-        joins = {f"{_JOIN}{name}": array for name, array in self.joins.state().items()}
+        assert self._elsewhere is not None, "other ranks have gone on since: collect first"
+        joins = {f"{_JOIN}{name}": array for name, array in {**self.joins.state(), **self._elsewhere}.items()}
         waiting = {f"{_WAITING}{name}": column.copy() for name, column in self._waiting._asdict().items()}
         return {**self.learner.state(), **waiting, **joins, "budgets": np.frombuffer(content, dtype=np.uint8)}
 
@@ -122,41 +171,60 @@ class Trainer:
         self.learner.restore(weights, state, manifest.version)
         budgets = msgspec.msgpack.decode(state["budgets"].tobytes(), type=_Budgets)
         self.positions, self.data_timestamp_ms = dict(manifest.positions), manifest.data_timestamp_ms
-        joins = {name: array for name, array in state.items() if name.startswith(_JOIN)}
-        self.joins.restore({name.removeprefix(_JOIN): array for name, array in joins.items()})
+        joins = {name.removeprefix(_JOIN): array for name, array in state.items() if name.startswith(_JOIN)}
+        ours = {name: array for name, array in joins.items() if self.ranks.owns(partition_of(name))}
+        self.joins.restore(ours)
+        self._elsewhere = {name: array for name, array in joins.items() if name not in ours}
         self._waiting = Examples(*(state[f"{_WAITING}{name}"].copy() for name in Examples._fields))
         for name in self._budgets.keys() & budgets.keys():
             self._budgets[name] = Budget.restore(self._budgets[name].target, budgets[name])
         self._impressions.restore(weights[ITEM_HASH], weights[ITEM_IMPRESSIONS])
 
-    def _enter(self, outcome: Outcome, entry: Entry, message: Served | Event | Useless) -> None:
+    def _enter(
+        self, outcome: Outcome, explored: list[Explored], entry: Entry, message: Served | Event | Useless
+    ) -> None:
         join = self.joins.of(entry.stream)
         if isinstance(message, Event):
             join.feedback(entry, message)
         elif isinstance(message, Served):
             if join.serve(entry, message) and message.strategy in self._budgets:
-                self._budgets[message.strategy].observe(sum(message.explored), len(message.explored), message.lambda_)
+                place, changed = (*order(entry.position), entry.stream), sum(message.explored)
+                explored.append(Explored(place, message.strategy, changed, len(message.explored), message.lambda_))
         else:
             if message.request_id is not None:
                 join.ignore(entry, message.request_id)
             if message.error is not None:
                 outcome.dead_letters.append(_dead_letter(entry, message.error))
 
-    def _close(self, outcome: Outcome, closed: Sequence[Closed]) -> None:
-        outcome.slices = slices(closed, self.strategies, mature=self._mature)
-        self._impressions.add(item_hashes([one.served.item_ids[row] for one in closed for row in one.rows]))
-        self._waiting = concatenate(self._waiting, examples(closed, self._spec))
+    def _learn(self, outcome: Outcome, news: News) -> None:
+        self.positions |= news.positions
+        self._elsewhere = {} if self.ranks.size == 1 else None
+        for one in news.explored:
+            self._budgets[one.strategy].observe(one.changed, one.slots, one.lambda_)
+        if not news.order:
+            return
+        self._impressions.add(news.item_hash)
+        self._waiting = concatenate(self._waiting, news.examples)
         while self._waiting.rows >= self._batch_size:
             batch, self._waiting = self._waiting.split(self._batch_size)
-            self._learn(outcome, batch)
+            self._step(outcome, batch)
 
-    def _learn(self, outcome: Outcome, batch: Examples) -> None:
+    def _step(self, outcome: Outcome, batch: Examples) -> None:
         label = batch.label
-        p = self.learner.learn(batch.batch, label, context_row=batch.window)
+        peers = self.ranks if self.ranks.size > 1 else None
+        p = self.learner.learn(batch.batch, label, context_row=batch.window, peers=peers)
         outcome.predictions.append(Predictions(batch.served_ms[batch.window], p, label))
         clicks = batch.click_ms[batch.click_ms != UNCLICKED].tolist()
         outcome.click_times_ms += clicks
         self.data_timestamp_ms = max(self.data_timestamp_ms, *clicks, *batch.time_ms.tolist())
+
+
+def _digest(learner: Learner) -> bytes:
+    """Of every weight."""
+    digest = xxh3_128()
+    for value in learner.params.values():
+        digest.update(value.detach().numpy().data)
+    return digest.digest()
 
 
 def _dead_letter(entry: Entry, error: EventError) -> DeadLetter:

@@ -3,12 +3,14 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from torch.distributed import HashStore, ProcessGroupGloo
 
 from models.export import export
 from models.features import Encoder
@@ -21,6 +23,7 @@ from service.events import encode as encode_message
 from service.streams import Entry, StreamNames, order
 from service.training.join import Join
 from service.training.joins import Joins
+from service.training.ranks import Ranks
 from service.training.trainer import Trainer
 
 SPEC = """
@@ -94,6 +97,7 @@ class World:
             strategies={name: build(name, options) for name, options in given["strategies"].items()},
             batch_size=BATCH_SIZE,
             mature_impressions=10,
+            ranks=given.get("ranks"),
         )
 
     @staticmethod
@@ -193,6 +197,18 @@ class World:
 @pytest.fixture(scope="session")
 def world() -> type[World]:
     return World
+
+
+@pytest.fixture(scope="session")
+def together() -> Callable[[int, Callable[[Ranks], Any]], list[Any]]:
+    """What so many ranks return, which talk over gloo, each in a thread of its own."""
+
+    def run(size: int, work: Callable[[Ranks], Any]) -> list[Any]:
+        store = HashStore()
+        with ThreadPoolExecutor(size) as pool:
+            return list(pool.map(lambda rank: work(Ranks(ProcessGroupGloo(store, rank, size))), range(size)))
+
+    return run
 
 
 @pytest.fixture(scope="session")

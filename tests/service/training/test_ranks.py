@@ -1,0 +1,46 @@
+"""Ranks over gloo: what one gives all have."""
+
+import os
+
+import pytest
+import torch
+
+from service.training.ranks import Ranks, joined
+
+
+def test_one_alone_talks_to_nobody() -> None:
+    with joined() as ranks:
+        assert (ranks.rank, ranks.size) == (0, 1)
+        assert ranks.share(7) == slice(0, 7)
+        assert all(ranks.owns(partition) for partition in range(3))
+        assert ranks.gather(b"one") == ranks.collect(b"one") == [b"one"]
+        assert ranks.spread(b"one") == b"one"
+        values = torch.ones(3)
+        ranks.add(values)
+        assert values.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_partitions_and_rows_are_divided(together, size: int) -> None:
+    all_ranks = together(size, lambda ranks: (ranks.rank, ranks.size, ranks))
+    assert [one[:2] for one in all_ranks] == [(rank, size) for rank in range(size)]
+    ranks = [one for *_, one in all_ranks]
+    for partition in range(7):
+        assert sum(one.owns(partition) for one in ranks) == 1
+    for rows in (0, 1, 2, 7, 256):
+        taken = [row for one in ranks for row in range(rows)[one.share(rows)]]
+        assert taken == list(range(rows))
+
+
+def test_what_each_gives_is_the_same_everywhere(together) -> None:
+    given = [b"short", b"", os.urandom(10_000)]
+
+    def work(ranks: Ranks) -> object:
+        values = torch.full((1_000,), float(ranks.rank + 1))
+        ranks.add(values)
+        short = ranks.gather(bytes([ranks.rank]) * ranks.rank)
+        return ranks.gather(given[ranks.rank]), short, ranks.spread(given[2 - ranks.rank]), values.unique().tolist()
+
+    assert together(3, work) == [(given, [b"", b"\1", b"\2\2"], given[2], [6.0])] * 3
+    assert together(3, lambda ranks: ranks.collect(given[ranks.rank])) == [given, [], []]
+    assert together(2, lambda ranks: ranks.collect(b"")) == [[b"", b""], []]

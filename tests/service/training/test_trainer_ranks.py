@@ -1,0 +1,153 @@
+"""Ranks that read different partitions learn the same batches as one that reads all, and may take over from it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from service.checkpoints import Manifest
+from service.errors import CheckpointError
+from service.streams import Entry, StreamNames, partition_of
+from service.training.ranks import Ranks
+from service.training.trainer import Trainer
+
+NAMES = StreamNames("test", partitions=3)
+#: Of float32 weights between 0.1 and 1: the order of a sum differs.
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def log(world) -> list[Entry]:
+    return world.entries(world.traffic(300), NAMES)
+
+
+def feed(trainer: Trainer, log: Sequence[Entry], cuts: Sequence[int]) -> None:
+    """What of the log is this rank's, in rounds that end at these places."""
+    for start, end in zip([0, *cuts], [*cuts, len(log)], strict=True):
+        ours = [one for one in log[start:end] if trainer.ranks.owns(partition_of(one.stream))]
+        trainer.feed(ours, until_ms=log[end - 1].time_ms - 1)
+
+
+class State(dict[str, Any]):
+    """All that a checkpoint holds, from rank 0; of others, their weights."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        trainer.collect()
+        first = trainer.ranks.rank == 0
+        super().__init__(
+            manifest={"positions": dict(trainer.positions), "data_timestamp_ms": trainer.data_timestamp_ms},
+            version=trainer.learner.step,
+            weights={name: array.copy() for name, array in trainer.weights().items()},
+            state=trainer.state() if first else {},
+        )
+
+
+def resume(world, ranks: Ranks, state: State | None, **changes: Any) -> Trainer:
+    """As a process does: rank 0 has the checkpoint, the others have it from rank 0."""
+    trainer = world.trainer(ranks=ranks, **changes)
+    manifest = None
+    if ranks.rank == 0 and state is not None:
+        manifest = blank(world, version=state["version"], **state["manifest"])
+        trainer.restore(manifest, state["weights"], state["state"])
+    trainer.follow(manifest)
+    return trainer
+
+
+def blank(world, **changes: Any) -> Manifest:
+    content = {
+        "lane": "default",
+        "version": 0,
+        "created_at_ms": 0,
+        "data_timestamp_ms": 0,
+        "spec": world.spec_toml,
+        "spec_hash": world.spec.hash,
+        "network": {},
+        "strategies": {},
+        "positions": {},
+        "metrics": {},
+        "click_times_ms": [],
+    }
+    return msgspec.convert(content | changes, Manifest)
+
+
+def equal(found: State, expected: State, tolerance: float) -> None:
+    """The joins, the waiting batch and the positions to the bit, weights and moments within the tolerance."""
+    assert (found["version"], found["manifest"]) == (expected["version"], expected["manifest"])
+    for part in "weights", "state":
+        assert found[part].keys() == expected[part].keys()
+        for name, array in expected[part].items():
+            inexact = array.dtype == np.float32 and not name.startswith(("waiting.", "join."))
+            bound = tolerance if inexact else 0.0
+            np.testing.assert_allclose(found[part][name], array, rtol=0, atol=bound, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def alone(world, log) -> State:
+    trainer = world.trainer()
+    trainer.feed(log)
+    assert trainer.learner.step > 20
+    return State(trainer)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])  # with four, one has no partition and works all the same
+def test_any_number_of_ranks_comes_to_the_same_state(world, log, alone: State, together, size: int) -> None:
+    cuts = [100, 101, 350, 500]
+
+    def work(ranks: Ranks) -> State:
+        trainer = world.trainer(ranks=ranks)
+        feed(trainer, log, cuts)
+        return State(trainer)
+
+    first, *others = together(size, work)
+    equal(first, alone, TOLERANCE)
+    for other in others:
+        assert all(np.array_equal(other["weights"][name], array) for name, array in first["weights"].items())
+        assert other["manifest"] == first["manifest"]
+
+
+def test_a_restart_with_the_same_number_changes_no_bit_and_with_another_only_roundings(
+    world, log, alone: State, together
+) -> None:
+    """One, then two, then one again, then three, as after kills: each has only what the one before has published."""
+    third = len(log) // 3
+
+    def run(size: int, state: State | None, start: int, end: int, cut: int) -> State:
+        def work(ranks: Ranks) -> State:
+            trainer = resume(world, ranks, state)
+            feed(trainer, log[start:end], [cut])
+            return State(trainer)
+
+        return together(size, work)[0]
+
+    state = run(1, None, 0, third, 40)
+    twice = run(2, run(2, state, third, third + 50, 20), third + 50, 2 * third, 10)
+    once = run(2, state, third, 2 * third, 77)
+    equal(twice, once, 0.0)
+    equal(run(3, run(1, once, 2 * third, len(log) - 9, 30), len(log) - 9, len(log), 4), alone, TOLERANCE)
+
+
+def test_ranks_whose_weights_differ_publish_nothing(world, log, together) -> None:
+    def work(ranks: Ranks) -> str:
+        trainer = world.trainer(ranks=ranks)
+        feed(trainer, log, [])
+        if ranks.rank:
+            trainer.learner.params["mlp.out.bias"].data.add_(1e-6)
+        with pytest.raises(CheckpointError) as raised:
+            trainer.collect()
+        return raised.value.code
+
+    assert together(2, work) == ["ranks_differ"] * 2
+
+
+def test_what_others_have_joined_since_is_never_left_out(world, log, together) -> None:
+    def work(ranks: Ranks) -> None:
+        trainer = world.trainer(ranks=ranks)
+        trainer.collect()
+        trainer.state()
+        feed(trainer, log[:50], [])
+        with pytest.raises(AssertionError, match="collect first"):
+            trainer.state()
+
+    together(2, work)
