@@ -195,10 +195,10 @@ class ScorerMetrics:
         self.swap_seconds = Histogram(
             "agerank_swap_seconds", "Load and verification of a version.", ["lane"], registry=registry
         )
-        self.click_to_serving = Histogram(
+        self.click_to_serving = ArrayHistogram(
             "agerank_click_to_serving_seconds",
             "From a click to the first model that learned from it being served.",
-            ["lane"],
+            "lane",
             buckets=FRESHNESS_BUCKETS,
             registry=registry,
         )

@@ -8,10 +8,11 @@ from models.features import Encoder
 from models.spec import FeatureSpec, SpecError
 from models.types import Array, Batch, Scores
 from service import checkpoints
-from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, Manifest, Store
+from service.checkpoints import Manifest, Store
 from service.errors import CheckpointError
 from service.events import from_millis
 from service.scoring import engines
+from service.scoring.content import read
 from service.scoring.decoding import RankDecoder
 from service.scoring.engines import Engine
 from service.scoring.engines.batching import Batcher
@@ -45,22 +46,21 @@ def load(
         strategies: that the version must have.
         max_items: that the item store takes.
         batcher, fuse: see `engines.load`.
-        previous: what served before, to take over from: the item store, too.
+        previous: what served before, to take over from: the item store, too, and what a delta rests on.
 
     Raises:
         CheckpointError: those of `service.checkpoints` and of the engine, wrong_lane, missing_strategy, spec_mismatch,
-            golden_mismatch, item_fields_changed.
+            golden_mismatch, item_fields_changed, delta_mismatch.
     """
     manifest = checkpoints.load_manifest(store, version)
     spec = _check(manifest, lane, strategies)
     items = _items(previous, spec)
-    weights = checkpoints.load_weights(store, manifest)
-    item_hash, item_impressions = weights.pop(ITEM_HASH), weights.pop(ITEM_IMPRESSIONS)
+    content = read(store, manifest, previous.content if previous else None)
     engine = engines.load(
         kind,
         manifest=manifest,
-        graphs={name: checkpoints.load_graph(store, manifest, name) for name in manifest.strategies},
-        weights=weights,
+        graphs=content.graphs,
+        weights=content.params,
         threads=threads,
         batcher=batcher,
         fuse=fuse,
@@ -70,12 +70,10 @@ def load(
     same = previous if previous and previous.encoder.spec == spec else None
     encoder = same.encoder if same else Encoder(spec)
     return Loaded(
-        manifest=manifest,
+        content=content,
         encoder=encoder,
         decoder=same.decoder if same else RankDecoder(encoder.rows),
         engine=engine,
-        item_hash=item_hash,
-        item_impressions=item_impressions,
         items=ItemStore(encoder, max_items=max_items) if items is None else items,
     )
 

@@ -13,6 +13,7 @@ from models.slate import choose
 from models.types import Array, Batch, Scores, Slate
 from service.checkpoints import Manifest, ServedStrategy
 from service.errors import Internal, Invalid
+from service.scoring.content import Content
 from service.scoring.decoding import RankDecoder
 from service.scoring.engines import Engine, SeededNoise
 from service.scoring.items import ItemStore
@@ -25,20 +26,23 @@ Check = Callable[[], None]  # raises where nobody waits for the answer any more
 class Loaded:
     """A version, ready to rank with. A swap replaces the whole."""
 
-    manifest: Manifest
+    content: Content
     encoder: Encoder
     decoder: RankDecoder
     engine: Engine
-    item_hash: Array  # (N,) uint64, sorted: the items that were ever shown
-    item_impressions: Array  # (N,) int64
     items: ItemStore  # of all versions whose item fields are these
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.content.manifest
 
     def impressions(self, item_hash: Array) -> Array:
         """(B,) uint64 -> (B,) int64, how often each item was shown by the time of the version."""
-        if not len(self.item_hash):
+        shown, count = self.content.items
+        if not len(shown):
             return np.zeros(len(item_hash), dtype=np.int64)
-        place = np.minimum(np.searchsorted(self.item_hash, item_hash), len(self.item_hash) - 1)
-        return np.where(self.item_hash[place] == item_hash, self.item_impressions[place], 0)
+        place = np.minimum(np.searchsorted(shown, item_hash), len(shown) - 1)
+        return np.where(shown[place] == item_hash, count[place], 0)
 
     def strategy(self, name: str) -> ServedStrategy:
         """Raises Invalid unknown_strategy."""

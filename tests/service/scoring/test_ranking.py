@@ -10,6 +10,7 @@ import pytest
 
 from models.noise import seed_of
 from models.types import Array, Batch, Scores
+from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS
 from service.errors import Internal, Invalid
 from service.scoring.engines import SeededNoise
 from service.scoring.ranking import Loaded, Ranking, Terms, encode_rows, rank
@@ -71,7 +72,8 @@ def test_top_k_shows_the_best(loaded: Loaded) -> None:
 def test_impressions_are_those_of_the_version(loaded: Loaded) -> None:
     rows = encode_rows(loaded, request(["unseen", "seen", "other"]))
     np.testing.assert_array_equal(rows.impressions, [0, 4_000, 1])
-    fresh = replace(loaded, item_hash=loaded.item_hash[:0], item_impressions=loaded.item_impressions[:0])
+    none = {name: one[:0] for name, one in zip((ITEM_HASH, ITEM_IMPRESSIONS), loaded.content.items, strict=True)}
+    fresh = replace(loaded, content=replace(loaded.content, weights={**loaded.content.weights, **none}))
     np.testing.assert_array_equal(encode_rows(fresh, request(["seen", "a"])).impressions, [0, 0])
 
 
@@ -115,7 +117,8 @@ def test_an_estimate_is_how_often_an_item_is_shown(loaded: Loaded) -> None:
 def without_propensity(loaded: Loaded) -> Loaded:
     one = msgspec.structs.replace(loaded.manifest.strategies["sampled"], propensity_samples=0)
     strategies = loaded.manifest.strategies | {"sampled": one}
-    return replace(loaded, manifest=msgspec.structs.replace(loaded.manifest, strategies=strategies))
+    manifest = msgspec.structs.replace(loaded.manifest, strategies=strategies)
+    return replace(loaded, content=replace(loaded.content, manifest=manifest))
 
 
 def test_what_is_shown_always_is_certain(loaded: Loaded) -> None:
