@@ -5,25 +5,27 @@ import json
 import os
 import statistics
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.evaluation import replay as unbiased
 from models.evaluation.driver import Protocol
 from models.evaluation.r6b import Tally
 from models.registry import Strategy, build
-from scripts.replay_runs import Work, read_log, run_all
+from scripts.replay_runs import Work, read_log
+from scripts.runs import Results, Row, run_all
 from service.settings import SettingsError, read
 
 DEFAULTS = Protocol()
+COLUMNS = ("events", "matched", "clicks", "ctr", "expected_random_matches", "expected_random_clicks")
 
 
 class Format(StrEnum):
@@ -46,6 +48,16 @@ def replay(
         int, typer.Option(min=1, help="Visits after which a strategy learns from those it kept.")
     ] = DEFAULTS.update_every,
     limit: Annotated[int | None, typer.Option(min=1, help="Use no more than the first so many visits.")] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(min=1, help="After each update learn anew, from the newest so many examples. Default: each once."),
+    ] = None,
+    share: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Use the first so large a part of the log, by its bytes.")
+    ] = 1.0,
+    runs: Annotated[
+        Path | None, typer.Option(help="JSON lines, one a finished run; runs that are in it are not repeated.")
+    ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a CPU.")] = None,
     config: Annotated[
         Path | None,
@@ -71,20 +83,22 @@ def replay(
 
         agerank replay --log LOG.gz --strategies random,greedy,age_ts --warm-up 20000 --limit 100000
     """
-    protocol = Protocol(warm_up=warm_up, update_every=update_every)
+    protocol = Protocol(warm_up=warm_up, update_every=update_every, window=window)
     work = [
-        Work(strategy, seed, log, limit, protocol)
+        Work(strategy, seed, log, limit, share, protocol)
         for strategy, seed in product(_strategies(strategies, config), range(seeds))
     ]
     with _readable(log):
         if next(read_log(log, Tally()), None) is None:
             raise typer.BadParameter(f"{log} has no usable line of the format {format}", param_hint="--log")
-        outcomes = run_all(work, processes=min(jobs or os.cpu_count() or 1, len(work)), quiet=as_json)
-    results, tallies = zip(*outcomes, strict=True)
-    _report_tally(tallies[0])  # all have read the same lines
-    if results[0].events == 0:
+        processes = min(jobs or os.cpu_count() or 1, len(work))
+        records = run_all(work, title="replay", processes=processes, quiet=as_json, results=Results(runs))
+    results = [record.result for record in records]
+    _report_tally(results[0]["tally"])  # all have read the same lines
+    if results[0]["events"] == 0:
+        found = results[0]["tally"]["events"]
         raise typer.BadParameter(
-            f"the warm-up takes {warm_up} visits, and {log} has {tallies[0].events}: none is left to judge on",
+            f"the warm-up takes {warm_up} visits, and {log} has {found}: none is left to judge on",
             param_hint="--warm-up",
         )
     if as_json:
@@ -118,46 +132,39 @@ def _readable(log: Path) -> Iterator[None]:
         raise typer.BadParameter(f"cannot read {log}: {error.strerror}", param_hint="--log") from None
 
 
-def _report_tally(tally: Tally) -> None:
-    if tally.skipped:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in tally.skipped.most_common())
-        typer.echo(f"skipped {tally.skipped.total()} lines: {reasons}", err=True)
-    if tally.unsorted:
-        typer.echo(f"used {tally.unsorted} visits that are earlier than the one before them", err=True)
+def _report_tally(tally: Row) -> None:
+    skipped: Counter[str] = Counter(tally["skipped"])
+    if skipped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+        typer.echo(f"skipped {skipped.total()} lines: {reasons}", err=True)
+    if tally["unsorted"]:
+        typer.echo(f"used {tally['unsorted']} visits that are earlier than the one before them", err=True)
 
 
-def _row(work: Work, result: unbiased.Result) -> dict[str, Any]:
-    return {
-        "strategy": work.strategy.name,
-        "seed": work.seed,
-        "events": result.events,
-        "matched": result.matched,
-        "clicks": result.clicks,
-        "ctr": result.ctr,
-        "expected_random_matches": result.expected_random_matches,
-        "expected_random_clicks": result.expected_random_clicks,
-    }
+def _row(work: Work, result: Row) -> Row:
+    return {"strategy": work.strategy.name, "seed": work.seed, **{name: result[name] for name in COLUMNS}}
 
 
-def _table(work: Sequence[Work], results: Sequence[unbiased.Result]) -> Table:
+def _table(work: Sequence[Work], results: Sequence[Row]) -> Table:
     """A row for each strategy: mean and standard deviation over its seeds."""
     first = results[0]
-    random_ctr = first.expected_random_clicks / first.expected_random_matches
+    matches, clicks = first["expected_random_matches"], first["expected_random_clicks"]
+    random_ctr = clicks / matches
     table = Table(
-        title=f"{first.events} visits; random display: {first.expected_random_matches:.0f} matches, "
-        f"{first.expected_random_clicks:.1f} clicks, CTR {random_ctr:.4%} expected"
+        title=f"{first['events']} visits; random display: {matches:.0f} matches, {clicks:.1f} clicks, "
+        f"CTR {random_ctr:.4%} expected"
     )
     for name in ("strategy", "matched", "clicks", "CTR", "over random"):
         table.add_column(name, justify="left" if name == "strategy" else "right")
-    by_strategy: dict[str, list[unbiased.Result]] = {}
+    by_strategy: dict[str, list[Row]] = {}
     for one, result in zip(work, results, strict=True):
         by_strategy.setdefault(one.strategy.name, []).append(result)
     for name, runs in by_strategy.items():
-        ctr = [run.ctr or 0.0 for run in runs]
+        ctr = [run["ctr"] or 0.0 for run in runs]
         table.add_row(
             name,
-            _mean_sd([run.matched for run in runs], ".1f"),
-            _mean_sd([run.clicks for run in runs], ".1f"),
+            _mean_sd([run["matched"] for run in runs], ".1f"),
+            _mean_sd([run["clicks"] for run in runs], ".1f"),
             _mean_sd(ctr, ".4%"),
             _mean_sd([one / random_ctr - 1.0 for one in ctr], "+.1%") if random_ctr else "-",
         )

@@ -1,34 +1,29 @@
-"""The runs of `agerank replay`: each strategy under each seed, in parallel, with a progress bar."""
+"""The runs of `agerank replay`: a strategy under a seed, over a log."""
 
 import gzip
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import resources
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from typing import BinaryIO, NamedTuple
 
 from models.evaluation.driver import Protocol
 from models.evaluation.r6b import Event, Tally, events
-from models.evaluation.replay import Result, replay
+from models.evaluation.replay import replay
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
-from models.registry import Strategy
+from models.registry import Strategy, beliefs
 from models.spec import FeatureSpec
+from scripts.runs import Follow, Row, strategy_settings
 
 #: Ours: small and fast to learn, since a policy keeps only one visit of |A|.
 NETWORK = NetworkConfig(hidden=(64, 32))
 LEARNING_RATE = 0.003
 
 FOLLOW_EVERY = 1_000  # visits
-REDRAW_EVERY_S = 0.2
 
 
 class Work(NamedTuple):
@@ -38,86 +33,54 @@ class Work(NamedTuple):
     seed: int
     log: Path
     limit: int | None  # visits
+    share: float  # of the file's bytes
     protocol: Protocol
 
+    @property
+    def settings(self) -> Row:
+        """See `scripts.runs.Run`. A log is known by its name and size."""
+        return {
+            "log": self.log.name,
+            "bytes": self.log.stat().st_size,
+            "limit": self.limit,
+            "share": self.share,
+            "strategy": strategy_settings(self.strategy),
+            "seed": self.seed,
+            "protocol": asdict(self.protocol),
+        }
 
-Outcome = tuple[Result, Tally]
-Follow = Callable[[float], None]  # is told now and then which share of a run is done
+    def __call__(self, follow: Follow) -> Row:
+        spec = FeatureSpec.from_toml(resources.files("scripts").joinpath("specs/r6b.toml").read_text())
+        tally = Tally()
 
-_shares: Any = None  # in a worker: the share of each run that is done, in memory that all processes see
+        def make(round_: int) -> Learner:
+            learned = beliefs([self.strategy])
+            network = ClickNetwork(spec, NETWORK)
+            return Learner(network, learning_rate=LEARNING_RATE, seed=self.seed + round_, beliefs=learned)
+
+        visits = read_log(self.log, tally, self.limit, self.share, follow)
+        result = replay(visits, strategy=self.strategy, make=make, seed=self.seed, protocol=self.protocol)
+        met = {"events": tally.events, "unsorted": tally.unsorted, "skipped": dict(tally.skipped)}
+        return {**asdict(result), "ctr": result.ctr, "tally": met}
 
 
-def read_log(log: Path, tally: Tally, limit: int | None = None, follow: Follow = lambda share: None) -> Iterator[Event]:
-    """The first `limit` visits of a log."""
+def read_log(
+    log: Path, tally: Tally, limit: int | None = None, share: float = 1.0, follow: Follow = lambda share: None
+) -> Iterator[Event]:
+    """The first `limit` visits of a log, and no more than lie in the first share of its bytes, about."""
     size = log.stat().st_size
     with log.open("rb") as raw, _text(raw, packed=log.suffix == ".gz") as lines:
         for number, event in enumerate(islice(events(lines, tally), limit)):
             if number % FOLLOW_EVERY == 0:
-                follow(max(raw.tell() / size, number / limit if limit else 0.0))
+                done = raw.tell() / size
+                if done > share:
+                    return
+                follow(max(done / share, number / limit if limit else 0.0))
             yield event
 
 
-def run_all(work: Sequence[Work], *, processes: int, quiet: bool) -> list[Outcome]:
-    """All the work, in its order, under a progress bar if somebody sees it."""
-    console = Console(stderr=True)
-    columns = TextColumn("replay"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("replay", total=len(work))
-
-        def show(before: int, done: float) -> None:
-            bar.update(task, completed=before + done)
-
-        if processes == 1:
-            torch.set_num_threads(1)
-            return [_run(one, partial(show, before)) for before, one in enumerate(work)]
-        return _run_parallel(work, processes, partial(show, 0))
-
-
-def _run(work: Work, follow: Follow) -> Outcome:
-    spec = FeatureSpec.from_toml(resources.files("scripts").joinpath("specs/r6b.toml").read_text())
-    tally = Tally()
-    visits = read_log(work.log, tally, work.limit, follow)
-
-    def make(round_: int) -> Learner:
-        return Learner(ClickNetwork(spec, NETWORK), learning_rate=LEARNING_RATE, seed=work.seed + round_)
-
-    result = replay(visits, strategy=work.strategy, make=make, seed=work.seed, protocol=work.protocol)
-    follow(1.0)
-    return result, tally
-
-
-def _run_parallel(work: Sequence[Work], processes: int, show: Follow) -> list[Outcome]:
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    shares = context.Array("d", len(work), lock=False)
-    with ProcessPoolExecutor(processes, context, _start_worker, (shares,)) as pool:
-        futures = [pool.submit(_run_in_worker, number, one) for number, one in enumerate(work)]
-        pending = set(futures)
-        try:
-            while pending:
-                done, pending = wait(pending, timeout=REDRAW_EVERY_S, return_when=FIRST_COMPLETED)
-                show(sum(shares))
-                for future in done:
-                    future.result()  # a failed run is known at once, not when all have ended
-        except BaseException:
-            for worker in multiprocessing.active_children():  # else Ctrl-C would wait for what has begun
-                worker.terminate()
-            raise
-    return [future.result() for future in futures]
-
-
-def _start_worker(shares: Any) -> None:
-    global _shares
-    _shares = shares
-    torch.set_num_threads(1)
-
-
-def _run_in_worker(number: int, work: Work) -> Outcome:
-    def follow(share: float) -> None:
-        _shares[number] = share
-
-    return _run(work, follow)
-
-
-def _text(raw: BinaryIO, *, packed: bool) -> TextIOWrapper:
+@contextmanager
+def _text(raw: BinaryIO, *, packed: bool) -> Iterator[TextIOWrapper]:
     # What is no ASCII is a broken line, which the parser counts.
-    return TextIOWrapper(gzip.GzipFile(fileobj=raw) if packed else raw, encoding="ascii", errors="replace")
+    with TextIOWrapper(gzip.GzipFile(fileobj=raw) if packed else raw, encoding="ascii", errors="replace") as lines:
+        yield lines

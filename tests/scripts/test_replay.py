@@ -132,6 +132,33 @@ def test_a_log_that_cannot_be_judged_on_is_an_error(
     assert done.stdout == ""
 
 
+def test_half_of_the_log_is_half_of_its_visits(log: Path, invoke: Invoke, tmp_path: Path) -> None:
+    plain = tmp_path / "log.txt"
+    plain.write_bytes(gzip.decompress(log.read_bytes()))
+    arguments = ("--log", plain, "--strategies", "random", "--warm-up", 100, "--json", "--share", 0.5)
+    (row,) = json.loads(invoke(*arguments).stdout)
+    assert 1_800 <= row["events"] + 100 <= 3_000  # the share is looked at once in a thousand visits
+
+
+def test_a_finished_run_is_not_repeated_and_another_setting_is_another_run(
+    log: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs.jsonl"
+    arguments = ("--log", log, "--warm-up", 500, "--limit", 900, "--json", "--runs", runs)
+    first = invoke(*arguments, "--strategies", "random")
+    (line,) = runs.read_text().splitlines()
+    done = json.loads(line)
+    assert done["revision"]
+    assert done["seconds"] > 0
+    assert done["settings"]["strategy"]["method"] == "random"
+    done["result"]["clicks"] = 12_345
+    runs.write_text(json.dumps(done) + "\n" + line[:50])  # and a torn line, as a killed command leaves it
+    again = json.loads(invoke(*arguments, "--strategies", "random,greedy").stdout)
+    assert [row["clicks"] for row in again][0] == 12_345 != json.loads(first.stdout)[0]["clicks"]
+    (other,) = json.loads(invoke(*arguments, "--strategies", "random", "--window", 100).stdout)
+    assert other["clicks"] != 12_345
+
+
 def test_a_folder_is_no_log(tmp_path: Path, invoke: Invoke) -> None:
     done = invoke("--log", tmp_path, "--strategies", "random")
     assert done.exit_code == 2
