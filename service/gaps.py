@@ -1,0 +1,172 @@
+"""What the log has lost. It is to hold every entry until the trainer has read it; this finds out where it did not.
+
+trimmed     entries were removed before they were read
+emptied     nothing of the stream is left: a restart without the append-only file, FLUSHALL, DEL
+restored    the server holds an older copy than it did: a backup, or a replica that lagged when it took over
+
+After the last two, new entries may get ids at or before our position, after which no reader looks. So a gap says from
+where to go on. What is then read for a second time is dropped by the join, which remembers requests and event ids for
+at least two attribution windows.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import redis
+from redis.exceptions import ResponseError
+
+from service.streams import START, Entry, lost, order
+
+Reason = Literal["trimmed", "emptied", "restored"]
+
+
+class Gap(NamedTuple):
+    """Entries of a stream that nobody will read any more."""
+
+    stream: str
+    reason: Reason
+    position: str  # from which to go on
+
+
+class _Info(NamedTuple):
+    """XINFO STREAM."""
+
+    raw: dict[str, Any]
+    first: str | None
+    last: str  # the newest that there ever was
+    added: int | None  # entries ever; servers before 7.0 do not count them
+    removed: int | None
+
+
+class _Known(NamedTuple):
+    """What a stream was at the last look."""
+
+    last: str = START
+    added: int | None = None
+    read: int | None = None  # how many of these come up to our position, None where we cannot tell
+    trimmed: str | None = None  # position at which it was last found so, and is until more is read
+
+
+class _Seen(NamedTuple):
+    """What a stream is now."""
+
+    stream: str
+    info: _Info | None  # None where there is no such stream
+    stand: tuple[bool, bool]  # entries: that at our position before the read, the last one at the last look
+
+
+class GapFinder:
+    """Compares a server with what it is known to have held. To be asked after every read, from the first on.
+
+    Args:
+        client: from `connections.connect`.
+        streams: that are read.
+        window_ms: attribution window; so far we go back on a server that holds an older copy.
+    """
+
+    def __init__(self, client: redis.Redis, streams: Sequence[str], *, window_ms: int) -> None:
+        self._client, self._window_ms = client, window_ms
+        self._known = dict.fromkeys(streams, _Known())
+
+    def find(self, before: Mapping[str, str], entries: Sequence[Entry]) -> list[Gap]:
+        """What was lost since we were last asked, each once. Raises RedisError.
+
+        Args:
+            before: positions before the last read.
+            entries: that it gave.
+        """
+        after = {**before, **{one.stream: one.position for one in entries}}
+        read = Counter(one.stream for one in entries)
+        gaps = []
+        for seen in self._look(before):
+            stream, position = seen.stream, after.get(seen.stream, START)
+            gap, known = self._gap(seen, before.get(stream, START), position), self._known[stream]
+            if gap and (gap.reason != "trimmed" or known.trimmed != before.get(stream, START)):
+                gaps.append(gap)
+            self._known[stream] = _now(seen.info, known, gap, before.get(stream, START), position, read[stream])
+        return gaps
+
+    def _look(self, before: Mapping[str, str]) -> list[_Seen]:
+        # The entries first: one that is trimmed between the two is older than the first entry that XINFO tells.
+        with self._client.pipeline(transaction=False) as pipe:
+            for stream, known in self._known.items():
+                for position in (before.get(stream, START), known.last):
+                    pipe.xrange(stream, position, position)
+                pipe.xinfo_stream(stream)
+            replies = [_reply(one) for one in pipe.execute(raise_on_error=False)]
+        rows = zip(self._known, replies[0::3], replies[1::3], replies[2::3], strict=True)
+        return [_Seen(stream, info and _info(info), (bool(ours), bool(last))) for stream, ours, last, info in rows]
+
+    def _gap(self, seen: _Seen, before: str, after: str) -> Gap | None:
+        stream, info, known = seen.stream, seen.info, self._known[seen.stream]
+        last = max(known.last, before, key=order)
+        if info is None:
+            return None if last == after == START else Gap(stream, "emptied", START)
+        missing = _missing(info, before, stands=seen.stand[0]) or order(info.last) < order(after)
+        if missing or _missing(info, known.last, stands=seen.stand[1]) or _anew(info, known, before):
+            if info.first is None or order(info.first) > order(last):
+                return Gap(stream, "emptied", START if info.first is None else after)
+            return Gap(stream, "restored", self._back(stream, before) if missing else after)
+        if known.read is not None and info.removed is not None and info.removed <= known.read:
+            return None  # also where the very entry at our position is gone, and no other
+        return Gap(stream, "trimmed", after) if lost(info.raw, before) else None
+
+    def _back(self, stream: str, position: str) -> str:
+        """The last entry that is an attribution window older than a position."""
+        until_ms = max(order(position)[0] - self._window_ms, 0)
+        found: Any = self._client.xrevrange(stream, f"{until_ms}-0", count=1)
+        return found[0][0].decode() if found else START
+
+
+def _missing(info: _Info, position: str, *, stands: bool) -> bool:
+    """Whether an entry that there was is not there, though neither trimming nor the stream's age explains it."""
+    if position == START or stands:
+        return False
+    return order(info.last) < order(position) or (info.first is not None and order(info.first) <= order(position))
+
+
+def _anew(info: _Info, known: _Known, before: str) -> bool:
+    """Whether the stream counts fewer entries than there were, or fewer removed ones than are gone."""
+    if info.added is None or info.removed is None:
+        return False
+    gone = before != START and (info.first is None or order(info.first) > order(before))
+    return info.added < (known.added or 0) or (gone and info.removed < (known.read or 1))
+
+
+def _now(info: _Info | None, known: _Known, gap: Gap | None, before: str, after: str, read: int) -> _Known:
+    """What is known from now on.
+
+    Args:
+        before, after: our positions.
+        read: entries between them.
+    """
+    if info is None:
+        return _Known()
+    if gap:
+        count = info.removed if gap.position == START else None
+    elif after == info.last:
+        count = info.added
+    else:
+        count = None if known.read is None else known.read + read
+    return _Known(info.last, info.added, count, before if gap and gap.reason == "trimmed" else None)
+
+
+def _reply(reply: Any) -> Any:
+    """None for a stream that does not exist. Raises any other error."""
+    if isinstance(reply, ResponseError) and "no such key" in str(reply):
+        return None
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def _info(raw: dict[str, Any]) -> _Info:
+    first, added = raw["first-entry"], raw.get("entries-added")
+    return _Info(
+        raw=raw,
+        first=None if first is None else first[0].decode(),
+        last=raw["last-generated-id"].decode(),
+        added=added,
+        removed=None if added is None else added - raw["length"],
+    )
