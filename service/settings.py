@@ -94,6 +94,11 @@ class Settings(BaseSettings):
     max_pending: Positive = 1_000_000
     publish_interval_s: Seconds = 60.0
     keep_versions: Positive = 5
+    guard_window_examples: Positive = 20_000
+    guard_min_examples: Positive = 50_000
+    guard_pcoc_low: float = Field(0.5, ge=0, le=1)
+    guard_pcoc_high: float = Field(2.0, ge=1)
+    guard_normalised_entropy: float = Field(1.1, gt=0)
 
     @field_validator("redis_url")
     @classmethod

@@ -255,8 +255,25 @@ class TrainerMetrics:
             registry=registry,
         )
         self.publishes = Counter(
-            "agerank_publishes_total", "Versions published or failed, by result.", ["result"], registry=registry
+            "agerank_publishes_total",
+            "Versions by result: published, refused by the guard, written while another is pinned, or failed.",
+            ["result"],
+            registry=registry,
         )
         self.publish_seconds = Histogram("agerank_publish_seconds", "Time to publish a version.", registry=registry)
         self.published_version = Gauge("agerank_published_version", "Step last published.", registry=registry)
+        self.guard_refused = Counter(
+            "agerank_guard_refused_total", "Versions that the guard kept aside, by reason.", ["code"], registry=registry
+        )
+        self.guard_refused_in_a_row = Gauge(
+            "agerank_guard_refused_in_a_row", "Versions refused since the last one that was not.", registry=registry
+        )
+        self.guard_pcoc = Gauge(
+            "agerank_guard_pcoc", "Predicted over observed clicks of the guard's window.", registry=registry
+        )
+        self.guard_normalised_entropy = Gauge(
+            "agerank_guard_normalised_entropy",
+            "Log loss of the guard's window over that of a constant, its click rate.",
+            registry=registry,
+        )
         self.log_up = Gauge("agerank_trainer_log_up", "1 while the trainer reaches Redis.", registry=registry)

@@ -32,6 +32,7 @@ from service.checkpoints import LocalStore
 from service.connections import connect
 from service.streams import Entry, LogReader, StreamNames
 from service.telemetry import TrainerMetrics
+from service.training.guard import UNGUARDED, Guard
 from service.training.join import Join
 from service.training.joins import Joins
 from service.training.outcome import Progress
@@ -180,7 +181,9 @@ def _publish(log: Sequence[Entry], runs: int) -> Row:
         trainer = _feed(log[: len(log) // 2], 256, _learner())  # so that some of it waits
         stack.enter_context(store.lock())
         refused = TrainerMetrics(CollectorRegistry()).refused
-        publisher = Publisher(store, trainer, spec=SPEC, graphs=Model().graphs, keep=2, refused=refused)
+        publisher = Publisher(
+            store, trainer, spec=SPEC, graphs=Model().graphs, keep=2, guard=Guard(UNGUARDED), refused=refused
+        )
         for _ in range(runs):
             trainer.learner.step += 1
             started = time.perf_counter()

@@ -27,6 +27,7 @@ from models.types import Array, Batch
 from scripts.bench.naive import NaiveNetwork
 from service.checkpoints import LocalStore, Manifest, Store
 from service.telemetry import TrainerMetrics
+from service.training.guard import UNGUARDED, Guard
 from service.training.join import Join
 from service.training.joins import Joins
 from service.training.outcome import Progress
@@ -152,7 +153,9 @@ class Versions:
             mature_impressions=3_000,
         )
         refused = TrainerMetrics(CollectorRegistry()).refused
-        self._publisher = Publisher(store, trainer, spec=SPEC, graphs=model.graphs, keep=keep, refused=refused)
+        self._publisher = Publisher(
+            store, trainer, spec=SPEC, graphs=model.graphs, keep=keep, guard=Guard(UNGUARDED), refused=refused
+        )
 
     def publish(self) -> Manifest:
         """The model as it is, as the version of its step."""

@@ -26,6 +26,7 @@ from service.errors import ServiceError
 from service.settings import Settings, SettingsError, read
 from service.streams import StreamNames
 from service.telemetry import TrainerMetrics
+from service.training.guard import Bounds, Guard
 from service.training.join import Join
 from service.training.joins import Joins
 from service.training.outcome import Outcome, Progress
@@ -131,8 +132,21 @@ def create_worker(
     """
     torch.set_num_threads(settings.threads)
     graphs = {name: export(trainer.learner.network, one) for name, one in trainer.strategies.items()}
+    bounds = Bounds(
+        window_examples=settings.guard_window_examples,
+        min_examples=settings.guard_min_examples,
+        pcoc_low=settings.guard_pcoc_low,
+        pcoc_high=settings.guard_pcoc_high,
+        normalised_entropy=settings.guard_normalised_entropy,
+    )
     publisher = Publisher(
-        store, trainer, spec=spec, graphs=graphs, keep=settings.keep_versions, refused=metrics.refused
+        store,
+        trainer,
+        spec=spec,
+        graphs=graphs,
+        keep=settings.keep_versions,
+        guard=Guard(bounds),
+        refused=metrics.refused,
     )
     return Worker(
         trainer=trainer,

@@ -14,6 +14,7 @@ from service import checkpoints
 from service.checkpoints import Manifest, ServedStrategy, Store
 from service.errors import CheckpointError
 from service.training.golden import golden
+from service.training.guard import Guard, Refusal
 from service.training.outcome import Progress
 from service.training.trainer import Trainer
 
@@ -31,19 +32,32 @@ class Publisher:
         spec: its feature spec as TOML, as it travels in the manifest.
         graphs: strategy -> ONNX; the same for all versions.
         keep: versions kept on disk.
+        guard: is shown what the trainer learned, and says what may serve.
         refused: counts versions that do not verify, by code.
     """
 
     def __init__(
-        self, store: Store, trainer: Trainer, *, spec: str, graphs: Mapping[str, bytes], keep: int, refused: Counter
+        self,
+        store: Store,
+        trainer: Trainer,
+        *,
+        spec: str,
+        graphs: Mapping[str, bytes],
+        keep: int,
+        guard: Guard,
+        refused: Counter,
     ) -> None:
         self._store, self._trainer, self._spec = store, trainer, spec
         self._graphs, self._keep, self._refused = dict(graphs), keep, refused
+        self.guard = guard
+        self.refusal: Refusal | None = None  # of the version written last
+        self.serves = False  # whether that one became the current version
 
     def start(self, *, now_ms: int) -> Manifest:
         """Puts the trainer where the newest version that verifies was taken, and makes that the current one.
 
-        Where there is none yet, version 0 is published: the scorer needs something to begin with. So is a version whose
+        Unless the guard refused it, or an operator pinned another: the trainer goes on from it all the same. Where
+        there is none yet, version 0 is published: the scorer needs something to begin with. So is a version whose
         strategies are not the configured ones, under its old number: the next may be long in coming.
 
         Raises:
@@ -53,28 +67,34 @@ class Publisher:
         manifest = self._resume()
         if manifest is None or not self._offers_the_same(manifest):
             return self.publish(Progress(), now_ms=now_ms)
-        if _current(self._store) != manifest.version:
-            checkpoints.set_current(self._store, manifest)
+        current = _current(self._store)
+        if manifest.refused and current is None:
+            self._serve_before(manifest.version)
+        elif not manifest.refused and current != manifest.version:
+            checkpoints.advance(self._store, manifest)
         return manifest
 
     def publish(self, progress: Progress, *, now_ms: int) -> Manifest:
         """Writes the trainer's state as a version, and makes that the current one.
+
+        Not where the guard refuses it: then it is kept aside, for the trainer to continue from and for people to look
+        at. Nor where an operator has pinned another version.
 
         Args:
             progress: since the version before.
             now_ms: Unix time.
 
         Raises:
-            CheckpointError: not_finite. The versions before it are better than one that no scorer takes.
+            CheckpointError: not_finite, from which no training leads back; locked, by another trainer.
             OSError: it cannot be written.
         """
         trainer, network = self._trainer, self._trainer.learner.network
         weights = trainer.weights()
         for name, array in weights.items():
             if not np.isfinite(array).all():
-                raise CheckpointError(
-                    "not_finite", f"{name} holds NaN or infinity; a restart goes on from the last version"
-                )
+                advice = "lower learning_rate; a restart goes on from the newest version"
+                raise CheckpointError("not_finite", f"{name} holds NaN or infinity: training diverged; {advice}")
+        self.refusal = self.guard.judge()
         every = math.ceil(len(progress.click_times_ms) / _CLICK_TIMES) or 1
         manifest = Manifest(
             lane=trainer.lane,
@@ -88,28 +108,30 @@ class Publisher:
             positions=dict(trainer.positions),
             metrics=progress.metrics(),
             click_times_ms=progress.click_times_ms[::every],
+            refused=": ".join(self.refusal or ()),
         )
         manifest = checkpoints.save(
             self._store,
             manifest,
             weights=weights,
-            state=trainer.state(),
+            state=trainer.state() | self.guard.state(),
             golden=golden(trainer),
             graphs=self._graphs,
             keep=self._keep,
         )
-        checkpoints.set_current(self._store, manifest)
+        self.serves = self.refusal is None and checkpoints.advance(self._store, manifest)
         return manifest
 
     def _resume(self) -> Manifest | None:
-        """The newest version that verifies, restored. The log still holds what came after it."""
-        versions = checkpoints.versions(self._store)
-        for version in reversed(versions):
+        """The newest version that verifies, refused or not, restored. The log still holds what came after it."""
+        versions = [(one, False) for one in checkpoints.versions(self._store)]
+        versions += [(one, True) for one in checkpoints.versions(self._store, refused=True)]
+        for version, refused in sorted(versions, key=lambda one: (-one[0], one[1])):
             try:
-                manifest = checkpoints.load_manifest(self._store, version)
+                manifest = checkpoints.load_manifest(self._store, version, refused=refused)
                 weights = checkpoints.load_weights(self._store, manifest)
                 state = checkpoints.load_state(self._store, manifest)
-                for name in manifest.files:
+                for name in manifest.files.keys() - {checkpoints.WEIGHTS, checkpoints.STATE}:
                     checkpoints.read(self._store, manifest, name)
             except CheckpointError as error:
                 _log.error("version passed over", version=version, code=error.code, detail=error.detail)
@@ -123,12 +145,19 @@ class Publisher:
             )
         return None
 
+    def _serve_before(self, version: int) -> None:
+        """Makes the newest version before a refused one current, where nobody knows which one was."""
+        before = checkpoints.previous(self._store, version)
+        if before is not None:
+            checkpoints.advance(self._store, checkpoints.load_manifest(self._store, before))
+
     def _restore(self, manifest: Manifest, weights: dict[str, Array], state: dict[str, Array]) -> None:
         advice = f"than version {manifest.version} in {self._store} was trained with; give it a lane of its own"
         if manifest.spec_hash != self._trainer.learner.network.spec.hash:
             raise CheckpointError("spec_mismatch", f"another feature spec {advice}")
         try:
             self._trainer.restore(manifest, weights, state)
+            self.guard.restore(state)
         except ValueError as error:
             raise CheckpointError("network_mismatch", f"another network {advice} ({error})") from None
 

@@ -78,7 +78,7 @@ class Worker:
         May be called again, and goes on where it was. Returns the sums over all calls.
 
         Raises:
-            CheckpointError: as `Publisher.start`.
+            CheckpointError: as `Publisher.start`, and `Publisher.publish`.
             StreamError: this server cannot hold the log.
             OSError: the first or the last version could not be written.
         """
@@ -122,6 +122,7 @@ class Worker:
         self._total.add(outcome)
         self._total.click_times_ms.clear()  # of use to a version alone, and a worker may run for years
         self._unpublished.add(outcome)
+        self._publisher.guard.observe(outcome.predictions)
         count(self._metrics, self._trainer, entries, outcome)
         if self._observe:
             self._observe(outcome)
@@ -137,11 +138,12 @@ class Worker:
         except (OSError, CheckpointError) as error:
             self._metrics.publishes.labels("failed").inc()
             _log.error("version not published", version=self._trainer.learner.step, error=str(error))
+            if isinstance(error, CheckpointError):  # neither weights that diverged nor a lost lane come back
+                raise
             return
-        self._metrics.publishes.labels("published").inc()
-        _log.info("version published", version=manifest.version, **manifest.metrics)
         self._unpublished = Progress()
-        self._announce(manifest)
+        if tell(self._metrics, self._publisher, manifest) == "published":
+            self._announce(manifest)
 
     def _announce(self, manifest: Manifest) -> None:
         """Wakes the scorers. They would find the version anyway, so a failure is only noted."""
@@ -189,6 +191,26 @@ class Worker:
 
     def _now_ms(self) -> int:
         return round(self._clock() * 1000)
+
+
+def tell(metrics: TrainerMetrics, publisher: Publisher, manifest: Manifest) -> str:
+    """Tells what became of a version that was written, and returns it: "published", "refused" or "pinned"."""
+    guard, refusal = publisher.guard, publisher.refusal
+    metrics.guard_pcoc.set(guard.pcoc)
+    metrics.guard_normalised_entropy.set(guard.normalised_entropy)
+    metrics.guard_refused_in_a_row.set(guard.in_a_row)
+    if refusal:
+        result = "refused"
+        metrics.guard_refused.labels(refusal.code).inc()
+        _log.error("version refused by the guard", version=manifest.version, **refusal._asdict())
+    elif publisher.serves:
+        result = "published"
+        _log.info("version published", version=manifest.version, **manifest.metrics)
+    else:
+        result = "pinned"
+        _log.warning("version written, but another one is pinned", version=manifest.version)
+    metrics.publishes.labels(result).inc()
+    return result
 
 
 def count(metrics: TrainerMetrics, trainer: Trainer, entries: list[Entry], outcome: Outcome) -> None:

@@ -19,6 +19,7 @@ from service.errors import CheckpointError
 from service.scoring import engines
 from service.streams import Entry, StreamNames
 from service.telemetry import TrainerMetrics
+from service.training.guard import UNGUARDED, Guard
 from service.training.outcome import Progress
 from service.training.publisher import Publisher
 from service.training.trainer import Trainer
@@ -45,7 +46,9 @@ def publish(world, tmp_path: Path, metrics: TrainerMetrics):
 
 def publisher_of(world, root: Path, trainer: Trainer, *, refused: Counter) -> Publisher:
     graphs = {name: world.graph(strategy) for name, strategy in trainer.strategies.items()}
-    return Publisher(LocalStore(root), trainer, spec=world.spec_toml, graphs=graphs, keep=3, refused=refused)
+    return Publisher(
+        LocalStore(root), trainer, spec=world.spec_toml, graphs=graphs, keep=3, guard=Guard(UNGUARDED), refused=refused
+    )
 
 
 @pytest.fixture(scope="module")

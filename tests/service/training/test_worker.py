@@ -15,9 +15,11 @@ from service import checkpoints
 from service.appends import append_batch
 from service.checkpoints import LocalStore
 from service.connections import connect
+from service.errors import CheckpointError
 from service.events import decode_announcement, decode_dead_letter
 from service.streams import StreamNames, entries_of
 from service.telemetry import TrainerMetrics
+from service.training.guard import UNGUARDED, Bounds, Guard
 from service.training.outcome import Outcome, Progress
 from service.training.publisher import Publisher
 from service.training.worker import Worker
@@ -29,14 +31,28 @@ PATIENCE_S = 20.0
 class Running:
     """A worker with everything that it needs, and what can be seen of it."""
 
-    def __init__(self, world, root: Path, client: redis.Redis, names: StreamNames, interval_s: float = 1e9) -> None:
+    def __init__(
+        self,
+        world,
+        root: Path,
+        client: redis.Redis,
+        names: StreamNames,
+        interval_s: float = 1e9,
+        bounds: Bounds = UNGUARDED,
+    ) -> None:
         self.root, self.client, self.names = root, client, names
         self.trainer, self.stop = world.trainer(), threading.Event()
         self.metrics = TrainerMetrics(CollectorRegistry())
         self.outcomes: list[Outcome] = []
         graphs = {name: world.graph(strategy) for name, strategy in self.trainer.strategies.items()}
         publisher = Publisher(
-            LocalStore(root), self.trainer, spec=world.spec_toml, graphs=graphs, keep=3, refused=self.metrics.refused
+            LocalStore(root),
+            self.trainer,
+            spec=world.spec_toml,
+            graphs=graphs,
+            keep=3,
+            guard=Guard(bounds),
+            refused=self.metrics.refused,
         )
         self.worker = Worker(
             trainer=self.trainer,
@@ -108,7 +124,7 @@ def test_weights_that_are_not_finite_are_not_published_and_said(world, running: 
     running.worker.run(burst=True)
     running.trainer.learner.params["mlp.0.item"].data.fill_(float("nan"))
     append_batch(running.client, world.batch(world.traffic(200), names))
-    with pytest.raises(OSError, match="could not be written"):
+    with pytest.raises(CheckpointError, match="training diverged"):
         running.burst()
     assert running.sample("agerank_publishes_total", result="failed") == 1
     assert checkpoints.versions(LocalStore(running.root)) == [0]

@@ -1,0 +1,243 @@
+"""What was learned from garbage does not serve, is not lost, and ends with the garbage."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from service import checkpoints
+from service.checkpoints import LocalStore
+from service.events import Event, encode
+from service.streams import Entry, StreamNames
+from service.telemetry import TrainerMetrics
+from service.training.guard import UNGUARDED, Bounds, Guard
+from service.training.outcome import Predictions, Progress
+from service.training.publisher import Publisher
+from service.training.trainer import Trainer
+from service.training.worker import tell
+
+BOUNDS = Bounds(window_examples=512, min_examples=512, pcoc_low=0.5, pcoc_high=2.0, normalised_entropy=1.1)
+NARROW = BOUNDS._replace(pcoc_low=0.8, pcoc_high=1.25)
+BATCH = 128
+NAMES = StreamNames("test", partitions=2)
+
+
+def batches(examples: int, p: float, rate: float) -> list[Predictions]:
+    """Batches in which `p` is predicted where the click rate is `rate`."""
+    clicks = np.zeros(BATCH, dtype=np.float32)
+    clicks[: round(rate * BATCH)] = 1.0
+    one = Predictions(np.zeros(BATCH, dtype=np.int64), np.full(BATCH, p, dtype=np.float32), clicks)
+    return [one] * (examples // BATCH)
+
+
+def judged(*parts: list[Predictions], bounds: Bounds = BOUNDS) -> str | None:
+    guard = Guard(bounds)
+    for part in parts:
+        guard.observe(part)
+    refusal = guard.judge()
+    assert refusal is None or refusal.detail
+    return refusal and refusal.code
+
+
+@pytest.mark.parametrize(
+    ("p", "rate", "code"),
+    [
+        (0.25, 0.25, None),
+        (0.35, 0.25, None),  # off, within the bounds
+        (0.6, 0.25, "pcoc"),
+        (0.1, 0.25, "pcoc"),
+        (0.25, 0.0, "pcoc"),  # nothing is clicked any more
+        (0.0, 0.25, "pcoc"),
+        (math.nan, 0.25, "pcoc"),
+        (0.01, 0.0, None),  # five clicks short of nothing: chance
+        (1.0, 1.0, None),
+    ],
+)
+def test_a_prediction_far_off_is_refused(p: float, rate: float, code: str | None) -> None:
+    assert judged(batches(1024, p, rate)) == code
+
+
+def test_sure_and_wrong_is_refused_though_it_be_calibrated_on_the_whole() -> None:
+    opposite = [Predictions(time_ms, 1.0 - label, label) for time_ms, _, label in batches(1024, 0.0, 0.5)]
+    assert judged(opposite) == "normalised_entropy"
+    assert judged(batches(1024, 0.5, 0.5)) is None
+
+
+def test_it_is_silent_until_it_has_seen_enough() -> None:
+    assert judged(batches(384, 0.9, 0.1)) is None
+    assert judged(batches(512, 0.9, 0.1)) == "pcoc"
+    late = BOUNDS._replace(min_examples=2048)
+    assert judged(batches(1536, 0.9, 0.1), batches(512, 0.2, 0.2), bounds=late) is None  # a bad beginning is forgotten
+    assert judged(batches(2048, 0.9, 0.1), bounds=late) == "pcoc"
+
+
+def test_only_the_window_counts() -> None:
+    bad, good = batches(512, 0.9, 0.1), batches(512, 0.2, 0.2)
+    assert judged(bad, good) is None
+    assert judged(good, bad) == "pcoc"
+
+
+def test_how_the_batches_come_changes_nothing() -> None:
+    whole, pieces = Guard(BOUNDS), Guard(BOUNDS)
+    parts = batches(512, 0.3, 0.2) + batches(384, 0.2, 0.1)
+    whole.observe(parts)
+    for one in parts:
+        pieces.observe([one])
+    assert {name: array.tobytes() for name, array in whole.state().items()} == {
+        name: array.tobytes() for name, array in pieces.state().items()
+    }
+
+
+def test_it_goes_on_from_its_state() -> None:
+    guard, again = Guard(BOUNDS), Guard(BOUNDS)
+    guard.observe(batches(1024, 0.9, 0.1))
+    assert guard.judge()
+    again.restore(guard.state())
+    assert again.judge() == guard.judge()
+    assert (again.in_a_row, again.pcoc, again.normalised_entropy) == (2, guard.pcoc, guard.normalised_entropy)
+    for one in (guard, again):
+        one.observe(batches(512, 0.2, 0.2))
+        assert one.judge() is None
+        assert one.in_a_row == 0
+
+
+class Logged(NamedTuple):
+    """As the world logs."""
+
+    time_ms: int
+    kind: str
+    request_id: str
+    payload: bytes
+
+
+class Loop:
+    """A guarded trainer with its publisher, and what is told of it."""
+
+    def __init__(self, world: Any, root: Path, bounds: Bounds = NARROW) -> None:
+        self.store, self.metrics = LocalStore(root), TrainerMetrics(CollectorRegistry())
+        self.trainer: Trainer = world.trainer()
+        graphs = {name: world.graph(strategy) for name, strategy in self.trainer.strategies.items()}
+        self.publisher = Publisher(
+            self.store,
+            self.trainer,
+            spec=world.spec_toml,
+            graphs=graphs,
+            keep=2,
+            guard=Guard(bounds),
+            refused=self.metrics.refused,
+        )
+
+    def learn(self, entries: list[Entry]) -> str:
+        """What became of the version after these entries."""
+        outcome, progress = self.trainer.feed(entries), Progress()
+        self.publisher.guard.observe(outcome.predictions)
+        progress.add(outcome)
+        return tell(self.metrics, self.publisher, self.publisher.publish(progress, now_ms=1))
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture(scope="module")
+def good(world: Any) -> list[Entry]:
+    return closed(world, world.traffic(250), 15_000)
+
+
+@pytest.fixture(scope="module")
+def garbage(world: Any) -> list[list[Entry]]:
+    """Everything is clicked, then nothing, then everything."""
+    parts = []
+    for number, clicked in enumerate((True, False, True)):
+        start_ms, logged = 20_000 + 5_000 * number, []
+        for time_ms in range(start_ms, start_ms + 1_000, 10):
+            request_id, items = f"g{time_ms}", [f"item{time_ms % 20}", f"item{time_ms % 7}x", "item9"]
+            served = world.served(request_id, items, time_ms=time_ms)
+            logged.append(Logged(time_ms, "served", request_id, encode(served)))
+            for item in items if clicked else []:
+                event = Event(id=f"{request_id}-{item}", type="click", request_id=request_id, item_id=item)
+                logged.append(Logged(time_ms, "feedback", request_id, encode(event)))
+        parts.append(closed(world, logged, start_ms + 3_000))
+    return parts
+
+
+@pytest.fixture(scope="module")
+def better(world: Any) -> list[Entry]:
+    return closed(world, world.traffic(300, seed=9, start_ms=40_000), 50_000)
+
+
+def closed(world: Any, logged: list[Logged], until_ms: int) -> list[Entry]:
+    """Entries, and one of another lane by which all windows have closed."""
+    last = world.served(f"last{until_ms}", time_ms=until_ms, lane="another")
+    return [*world.entries(logged, NAMES), world.entry(last, until_ms, NAMES.inputs[0])]
+
+
+@pytest.fixture
+def loop(world: Any, tmp_path: Path, good: list[Entry], garbage: list[list[Entry]]) -> Loop:
+    """After a good version and three that were learned from garbage."""
+    loop = Loop(world, tmp_path)
+    loop.publisher.start(now_ms=0)
+    assert loop.learn(good) == "published"
+    assert [loop.learn(part) for part in garbage] == ["refused"] * 3
+    return loop
+
+
+def test_garbage_is_kept_aside_with_its_reason_and_told(loop: Loop) -> None:
+    served, kept = checkpoints.current(loop.store), checkpoints.versions(loop.store, refused=True)
+    assert checkpoints.versions(loop.store) == [0, served]
+    assert len(kept) == 2 == loop.publisher._keep
+    assert kept[-1] == loop.trainer.learner.step
+    manifest = checkpoints.verify(loop.store, kept[-1], refused=True)
+    assert manifest.refused.partition(": ")[0] in ("pcoc", "normalised_entropy")
+    assert loop.value("agerank_publishes_total", result="refused") == 3
+    codes = ("pcoc", "normalised_entropy")
+    assert sum(loop.value("agerank_guard_refused_total", code=code) or 0 for code in codes) == 3
+    assert loop.value("agerank_guard_refused_in_a_row") == 3
+    assert loop.value("agerank_guard_pcoc") == loop.publisher.guard.pcoc
+    assert loop.value("agerank_guard_normalised_entropy") == loop.publisher.guard.normalised_entropy
+
+
+def test_after_the_garbage_versions_serve_again(loop: Loop, better: list[Entry]) -> None:
+    assert loop.learn(better) == "published"
+    assert checkpoints.current(loop.store) == loop.trainer.learner.step
+    assert loop.value("agerank_guard_refused_in_a_row") == 0
+
+
+def test_a_restart_goes_on_from_the_refused_version(
+    world: Any, loop: Loop, tmp_path: Path, better: list[Entry], bits: Any
+) -> None:
+    served = checkpoints.current(loop.store)
+    again = Loop(world, tmp_path)
+    assert again.publisher.start(now_ms=9).version == loop.trainer.learner.step
+    assert checkpoints.current(again.store) == served
+    assert again.publisher.guard.in_a_row == 3
+    assert (again.learn(better), loop.learn(better)) == ("published", "published")
+    assert bits(again.trainer.weights()) == bits(loop.trainer.weights())
+    assert bits(again.publisher.guard.state()) == bits(loop.publisher.guard.state())
+
+
+def test_without_current_json_a_restart_serves_the_version_before_the_refused_ones(
+    world: Any, loop: Loop, tmp_path: Path
+) -> None:
+    served = checkpoints.current(loop.store)
+    (tmp_path / "current.json").write_bytes(b"{")
+    Loop(world, tmp_path).publisher.start(now_ms=9)
+    assert checkpoints.current(loop.store) == served
+
+
+def test_while_a_version_is_pinned_the_others_are_written_and_wait(
+    world: Any, tmp_path: Path, good: list[Entry], better: list[Entry]
+) -> None:
+    loop = Loop(world, tmp_path, UNGUARDED)
+    loop.publisher.start(now_ms=0)
+    checkpoints.set_pinned(loop.store, True)
+    assert loop.learn(good) == "pinned"
+    assert checkpoints.versions(loop.store) == [0, loop.trainer.learner.step]
+    again = Loop(world, tmp_path, UNGUARDED)
+    assert again.publisher.start(now_ms=0).version == loop.trainer.learner.step
+    assert checkpoints.current(loop.store) == 0, "a restart respects it, too"
+    checkpoints.set_pinned(loop.store, False)
+    assert again.learn(better) == "published"
+    assert checkpoints.current(loop.store) == again.trainer.learner.step
