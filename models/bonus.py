@@ -31,9 +31,13 @@ def deviation(draws: Tensor) -> Tensor:
     return torch.sqrt((apart**2).sum(0) / (draws.shape[0] - 1))
 
 
-def novelty(impressions: Tensor, half: float, dtype: torch.dtype) -> Tensor:
-    """How much an item is still to be explored, (B,) int64 -> (B,) in (0, 1]: half as much after `half` impressions."""
-    return half / (half + impressions.to(dtype))
+def novelty(impressions: Tensor, start: float, dtype: torch.dtype) -> Tensor:
+    """How new items are, (B,) int64 -> (B,) in (0, 1]: sqrt(c0 / (c0 + n)), as a standard deviation shrinks. Ours.
+
+    Args:
+        start: c0: after 3 c0 impressions it is half.
+    """
+    return torch.sqrt(start / (start + impressions.to(dtype)))
 
 
 def normal_input(scope: Scope = "candidate", count: int = 1) -> NoiseInput:

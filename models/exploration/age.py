@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from models import bonus
 from models.networks.click import ClickNetwork, Dropout, Forward, Params
 from models.types import Inputs, NoiseInput, Scope, Scores
 
@@ -26,30 +27,35 @@ class Age:
     """The method and its choices.
 
     Args:
-        uncertainty: "thompson", one mask and a signed difference, or "ucb", the spread of `draws` masks.
+        uncertainty: "thompson", one mask and a signed difference, or "ucb", the spread of `draws` masks. "gaussian" is
+            an ablation of [1], AGE without dy: a standard normal number, each candidate its own.
         draws: N of "ucb"; 20 in [1].
         dropout: which units the masks cover: "full", all hidden layers, or "last_layer" [3].
         rate: dropout rate of the masks; 0.01 in [1].
         mask_scope: what shares a mask: the candidates of a request, nothing, or all requests of a model version.
-        direction: "fgm", one normalised gradient, or "pgd", `steps` of them; [1] finds pgd better.
+        direction: "fgm", one normalised gradient, or "pgd", `steps` of them; [1] finds pgd better. "ones" is an
+            ablation, AGE without g: all dimensions of h move alike, by a vector of length 1; [1] does not say how.
         pgd: "literal", eq. (11) as printed, or "projected" onto the ball of radius lambda |dy|.
         steps: T of pgd, published nowhere; 3 is ours.
         gate: "learned" threshold, "fixed" at `gate_threshold`, or "none".
         gate_threshold: of the fixed gate.
         max_impressions: explore only items shown less often; 3,000 online in [2]. None: all items.
+        novelty: c0: dy of an item shown n times is multiplied by sqrt(c0 / (c0 + n)). Ours: dropout alone does not know
+            which items are new. None: all items alike.
     """
 
-    uncertainty: Literal["thompson", "ucb"] = "thompson"
+    uncertainty: Literal["thompson", "ucb", "gaussian"] = "thompson"
     draws: int = 20
     dropout: Dropout = "full"
     rate: float = 0.01
     mask_scope: Scope = "request"
-    direction: Literal["fgm", "pgd"] = "pgd"
+    direction: Literal["fgm", "pgd", "ones"] = "pgd"
     pgd: Literal["literal", "projected"] = "literal"
     steps: int = 3
     gate: Literal["learned", "fixed", "none"] = "learned"
     gate_threshold: float = 0.01
     max_impressions: int | None = None
+    novelty: float | None = None
 
     def __post_init__(self) -> None:
         if self.uncertainty == "ucb" and self.draws < 2:
@@ -58,8 +64,12 @@ class Age:
             raise ValueError(f"pgd needs steps >= 1, got {self.steps}")
         if not 0.0 < self.rate < 1.0:
             raise ValueError(f"rate must lie in (0, 1), got {self.rate}: without dropout there is no uncertainty")
+        if self.novelty is not None and not self.novelty > 0.0:
+            raise ValueError(f"novelty must be above 0, got {self.novelty}")
 
     def noise(self, network: ClickNetwork) -> tuple[NoiseInput, ...]:
+        if self.uncertainty == "gaussian":
+            return (bonus.normal_input(),)
         hidden = network.config.hidden
         return (
             NoiseInput(
@@ -81,36 +91,55 @@ class Age:
         is_open = p >= threshold  # [1] eq. (14)
         if self.max_impressions is not None:
             is_open = is_open & (inputs.impressions[:, None] < self.max_impressions)
-        masks, closed = inputs.noise["masks"], (p, torch.zeros_like(p), torch.zeros_like(p))
+        drawn, closed = inputs.noise[self.noise(network)[0].name], (p, torch.zeros_like(p), torch.zeros_like(p))
+        scale = self._scale(inputs, p)
         if inputs.static:
-            found = self._explore(network, params, every, p, masks, inputs.lambda_)
+            found = self._explore(network, params, every, p, drawn, scale, inputs.lambda_)
             score, dy, norm = (torch.where(is_open, *pair) for pair in zip(found, closed, strict=True))
         else:  # b of the B candidates go on
             place = torch.nonzero(is_open.squeeze(1))  # (b, 1)
             rows = place.squeeze(1)
-            masks = masks if masks.shape[1] == 1 else masks[:, rows]
-            found = self._explore(network, params, every.take(rows), p[rows], masks, inputs.lambda_)
+            drawn = drawn if drawn.shape[1] == 1 else drawn[:, rows]
+            scale = scale if scale is None else scale[rows]
+            found = self._explore(network, params, every.take(rows), p[rows], drawn, scale, inputs.lambda_)
             score, dy, norm = (old.scatter(0, place, new) for new, old in zip(found, closed, strict=True))
         columns = (p, score, dy, is_open.to(p.dtype), threshold, norm)
         return Scores(*(column.squeeze(1) for column in columns))
 
     def _explore(
-        self, network: ClickNetwork, params: Params, at: Forward, p: Tensor, masks: Tensor, lambda_: Tensor
+        self,
+        network: ClickNetwork,
+        params: Params,
+        at: Forward,
+        p: Tensor,
+        drawn: Tensor,
+        scale: Tensor | None,
+        lambda_: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """y_final, dy and |grad f|, each (b, 1), of candidates whose gate is open."""
-        draws = torch.sigmoid(network.draws(params, at.hidden, masks, self.dropout)).T  # (b, S)
-        uncertainty = self._uncertainty(p, draws)
+        uncertainty = self._uncertainty(network, params, at, p, drawn)
+        if scale is not None:
+            uncertainty = uncertainty * scale
         step = lambda_ * uncertainty
         image, norm = self._direction(network, params, at, step.abs())
         explored = torch.sigmoid(network.forward(params, at.a + step * image).logit)  # [1] eq. (14)
         # Without a step the score is f(h) to the bit, not the same number by another path.
         return torch.where(step * norm == 0, p, explored), uncertainty, norm
 
-    def _uncertainty(self, p: Tensor, draws: Tensor) -> Tensor:
-        """dy (b, 1) from y' (b, 1) and N dropout predictions (b, S)."""
+    def _uncertainty(self, network: ClickNetwork, params: Params, at: Forward, p: Tensor, drawn: Tensor) -> Tensor:
+        """dy (b, 1) from y' (b, 1) and what was drawn."""
+        if self.uncertainty == "gaussian":
+            return bonus.normal(drawn)
+        draws = torch.sigmoid(network.draws(params, at.hidden, drawn, self.dropout)).T  # (b, S)
         if self.uncertainty == "thompson":
             return draws - p  # [1] eq. (9), signed
         return torch.sqrt(((draws - p) ** 2).sum(1, keepdim=True) / (self.draws - 1))  # [1] eq. (8), about y'
+
+    def _scale(self, inputs: Inputs[Tensor], p: Tensor) -> Tensor | None:
+        """What dy is multiplied by, (B, 1)."""
+        if self.novelty is None:
+            return None
+        return bonus.novelty(inputs.impressions, self.novelty, p.dtype)[:, None]
 
     def _threshold(self, network: ClickNetwork, params: Params, item: Tensor, p: Tensor) -> Tensor:
         """y_s (B, 1), [1] eq. (13); 0 lets every candidate through."""
@@ -123,6 +152,9 @@ class Age:
 
         radius: lambda |dy| (b, 1), of the projection.
         """
+        if self.direction == "ones":
+            rows = params["mlp.0.context"].sum(1) + params["mlp.0.item"].sum(1)
+            return (rows / network.width**0.5).expand_as(at.a), torch.ones_like(radius)
         u = network.pullback(params, at)
         image = network.lift(params, u)
         norm = _length(_dot(u, image))  # |grad f|^2 = u' W1 W1' u

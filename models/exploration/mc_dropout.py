@@ -28,7 +28,7 @@ class McDropout:
         dropout: "last_layer" [2], the hybrid of [3], or "full", all hidden layers.
         rate: of the masks; 0.1 in [2].
         mask_scope: what shares a mask: the candidates of a request, nothing, or all requests of a model version.
-        novelty: n0: an item shown n times moves by n0 / (n0 + n) as much. Ours; None: all items alike.
+        novelty: c0: an item shown n times moves by sqrt(c0 / (c0 + n)) as much. Ours; None: all items alike.
     """
 
     initial_lambda: ClassVar[float] = 1.0

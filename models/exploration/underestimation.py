@@ -61,5 +61,5 @@ class Underestimation:
         sigma = torch.sqrt(self.nu * belief.variance(network, params, below(belief, params), inputs.batch, at))
         if self.uncertainty == "thompson":
             sigma = sigma * bonus.normal(inputs.noise["normal"]).squeeze(1).abs()
-        lifted = sigma * bonus.novelty(inputs.impressions, self.impressions, sigma.dtype)
-        return bonus.add(torch.sigmoid(at.logit.squeeze(1)), lifted, inputs)
+        weight = self.impressions / (self.impressions + inputs.impressions.to(sigma.dtype))
+        return bonus.add(torch.sigmoid(at.logit.squeeze(1)), weight * sigma, inputs)

@@ -1,4 +1,4 @@
-"""The native engine: AGE in a compiled kernel, every other method in onnxruntime.
+"""The native engine: AGE in a compiled kernel; every other method, and AGE with rarer options, in onnxruntime.
 
 AGE as a graph is some hundred and fifty nodes, each a pass over all candidates, and products whose weights, being
 inputs, are laid out anew at every call. The kernel runs all steps over a few candidates at a time, with weights laid
@@ -25,17 +25,18 @@ _GATES = ("none", "fixed", "learned")  # by their number in C
 class _Age(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Options of the method, all of them: their defaults and their meaning are the trainer's."""
 
-    uncertainty: Literal["thompson", "ucb"]
+    uncertainty: Literal["thompson", "ucb", "gaussian"]
     draws: int
     dropout: Literal["full", "last_layer"]
     rate: float
     mask_scope: Literal["request", "candidate", "version"]
-    direction: Literal["fgm", "pgd"]
+    direction: Literal["fgm", "pgd", "ones"]
     pgd: Literal["literal", "projected"]
     steps: int
     gate: Literal["learned", "fixed", "none"]
     gate_threshold: float
     max_impressions: int | None
+    novelty: float | None
 
 
 class NativeEngine:
@@ -62,7 +63,8 @@ class NativeEngine:
         Args:
             path: of the kernel, see `Kernel`.
         """
-        methods = {name: _served(name, one) for name, one in manifest.strategies.items() if one.method == "age"}
+        served = {name: _served(name, one) for name, one in manifest.strategies.items() if one.method == "age"}
+        methods = {name: method for name, method in served.items() if method is not None}
         hidden = msgspec.convert(manifest.network["hidden"], tuple[int, ...])
         kernel = Kernel(FeatureSpec.from_toml(manifest.spec), hidden, weights, path=path)
         others = OnnxEngine.load(
@@ -85,9 +87,15 @@ class NativeEngine:
         return self.scores(strategy, batch, noise, lambda_, impressions)
 
 
-def method(options: Mapping[str, object]) -> Method:
-    """Raises msgspec.ValidationError: options that are not those of the method."""
+def method(options: Mapping[str, object]) -> Method | None:
+    """AGE for the kernel, None where it has not learned these options.
+
+    Raises:
+        msgspec.ValidationError: options that are not those of the method.
+    """
     age = msgspec.convert(options, _Age)
+    if age.uncertainty == "gaussian" or age.direction == "ones" or age.novelty is not None:
+        return None
     return Method(
         ucb=age.uncertainty == "ucb",
         last_layer=age.dropout == "last_layer",
@@ -101,7 +109,7 @@ def method(options: Mapping[str, object]) -> Method:
     )
 
 
-def _served(name: str, strategy: ServedStrategy) -> Method:
+def _served(name: str, strategy: ServedStrategy) -> Method | None:
     """Raises CheckpointError: unknown_options."""
     try:
         return method(strategy.options)

@@ -30,6 +30,9 @@ VARIANTS = {
     "fixed_gate": {"gate": "fixed", "gate_threshold": 0.2},
     "no_gate": {"gate": "none"},
     "new_items": {"gate": "none", "max_impressions": 9},
+    "gaussian": {"uncertainty": "gaussian"},
+    "ones": {"direction": "ones"},
+    "novelty": {"novelty": 4.0, "pgd": "projected"},
 }
 
 
@@ -63,6 +66,8 @@ class Reference:
     def direction(self, age, h, radius):
         if age.direction == "fgm":
             return unit(self.gradient(h))
+        if age.direction == "ones":
+            return unit(torch.ones_like(h))
         dz = torch.zeros_like(h)
         for _ in range(age.steps):
             if age.pgd == "literal":
@@ -73,14 +78,21 @@ class Reference:
                     dz = dz * radius / dz.norm()
         return unit(dz)
 
-    def score(self, age, h, masks, impressions):
-        """(y', y_final, dy, gate) of one candidate; masks (S, U)."""
-        y = self.f(h)
-        draws = [self.f(h, mask, age.dropout == "last_layer") for mask in masks]
+    def uncertainty(self, age, h, drawn):
+        if age.uncertainty == "gaussian":
+            one, other = drawn[0].tolist()
+            return math.sqrt(-2.0 * math.log(1.0 - one)) * math.cos(2.0 * math.pi * other)
+        y = float(self.f(h))
+        draws = [float(self.f(h, mask, age.dropout == "last_layer")) for mask in drawn]
         if age.uncertainty == "ucb":
-            dy = math.sqrt(sum((float(one) - float(y)) ** 2 for one in draws) / (len(draws) - 1))
-        else:
-            dy = float(draws[0]) - float(y)
+            return math.sqrt(sum((one - y) ** 2 for one in draws) / (len(draws) - 1))
+        return draws[0] - y
+
+    def score(self, age, h, drawn, impressions):
+        """(y', y_final, dy, gate) of one candidate; drawn (S, U)."""
+        y, dy = self.f(h), self.uncertainty(age, h, drawn)
+        if age.novelty is not None:
+            dy *= math.sqrt(age.novelty / (age.novelty + impressions))
         threshold = {"learned": self.gate(h), "fixed": age.gate_threshold, "none": 0.0}[age.gate]
         is_open = float(y) >= float(threshold) and (age.max_impressions is None or impressions < age.max_impressions)
         g = self.direction(age, h, LAMBDA * abs(dy))
@@ -123,14 +135,14 @@ def test_equals_the_float64_autograd_reference(options, network, params, make_re
     noise = noise_of(age, network, ids)
     context, item = network.embed({name: value.double() for name, value in params.items()}, doubled(batch))
     h = torch.cat([context.expand(COUNT, -1), item], dim=1)
-    masks = torch.from_numpy(noise["masks"]).double()
-    expected = [reference.score(age, h[row], masks[:, row if masks.shape[1] > 1 else 0], row) for row in range(COUNT)]
+    (drawn,) = (torch.from_numpy(one).double() for one in noise.values())
+    expected = [reference.score(age, h[row], drawn[:, row if drawn.shape[1] > 1 else 0], row) for row in range(COUNT)]
     y, final, dy, is_open = (np.array(one) for one in zip(*expected, strict=True))
     assert np.any(final != y), "the case explores nothing"
     exact = run(age, network, params, batch, noise, dtype=torch.float64)
     np.testing.assert_allclose(exact.score.numpy(), final, rtol=1e-10)
     np.testing.assert_allclose(exact.uncertainty.numpy(), np.where(is_open, dy, 0.0), rtol=1e-9, atol=1e-14)
-    norm = [float(reference.gradient(one).norm()) for one in h]
+    norm = [1.0 if age.direction == "ones" else float(reference.gradient(one).norm()) for one in h]
     np.testing.assert_allclose(exact.gradient_norm.numpy(), np.where(is_open, norm, 0.0), rtol=1e-10)
     assert np.array_equal(exact.gate_open.numpy(), is_open)
     single = run(age, network, params, batch, noise)
@@ -223,7 +235,12 @@ def test_scores_follow_the_candidate_not_its_place(network, params, make_request
 
 @pytest.mark.parametrize(
     ("options", "word"),
-    [({"uncertainty": "ucb", "draws": 1}, "draws"), ({"steps": 0}, "steps"), ({"rate": 0.0}, "rate")],
+    [
+        ({"uncertainty": "ucb", "draws": 1}, "draws"),
+        ({"steps": 0}, "steps"),
+        ({"rate": 0.0}, "rate"),
+        ({"novelty": 0.0}, "novelty"),
+    ],
 )
 def test_refuses_options_that_cannot_explore(options, word):
     with pytest.raises(ValueError, match=word):

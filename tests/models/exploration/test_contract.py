@@ -14,6 +14,8 @@ STRATEGIES = {name: {} for name in METHODS} | {
     "age_ts": {"method": "age", "rate": 0.1},
     "age_ucb": {"method": "age", "rate": 0.1, "uncertainty": "ucb", "draws": 5, "dropout": "last_layer"},
     "age_ts_candidate": {"method": "age", "rate": 0.1, "mask_scope": "candidate", "pgd": "projected"},
+    "age_gaussian": {"method": "age", "uncertainty": "gaussian", "novelty": 5.0},
+    "age_ones": {"method": "age", "rate": 0.1, "direction": "ones", "gate": "none"},
     "epsilon_decays": {"method": "epsilon_greedy", "horizon": 5_000},
     "epsilon_counts": {"method": "epsilon_greedy", "estimate": "counts"},
     "ensemble_ucb": {"method": "ensemble", "uncertainty": "ucb"},

@@ -58,6 +58,13 @@ STRATEGIES = {name: {} for name in METHODS} | {
     "fgm": {"method": "age", "rate": 0.1, "direction": "fgm", "gate": "fixed", "gate_threshold": 0.2},
     "no_gate": {"method": "age", "rate": 0.1, "steps": 5, "gate": "none"},
 }
+#: The options of AGE that the kernel leaves to onnxruntime.
+RARE = {
+    "gaussian": {"method": "age", "uncertainty": "gaussian", "direction": "fgm"},
+    "ones": {"method": "age", "rate": 0.1, "direction": "ones", "gate": "none"},
+    "novelty": {"method": "age", "rate": 0.1, "novelty": 10.0, "pgd": "projected"},
+}
+STRATEGIES |= RARE
 
 COMPILED = pytest.mark.skipif(not LIBRARY.exists(), reason="no C compiler when the project was installed")
 KINDS = ["onnx", "torch", pytest.param("native", marks=COMPILED)]
@@ -210,8 +217,9 @@ def test_native_leaves_other_methods_to_sessions_that_stay(learner, manifest, gr
     first = load("native", manifest, graphs, learner.prepared())
     second = load("native", manifest, graphs, learner.prepared(), previous=first)
     assert not first.batches
-    others = [name for name, one in STRATEGIES.items() if one.get("method", name) != "age"]
-    assert len(first._others._sessions) == len(others)
+    others = {name for name, one in STRATEGIES.items() if one.get("method", name) != "age"} | RARE.keys()
+    assert first._others._rankings.keys() == others
+    assert first._methods.keys() == STRATEGIES.keys() - others
     assert second._others._sessions == first._others._sessions
 
 
