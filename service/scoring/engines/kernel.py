@@ -115,7 +115,8 @@ class Kernel:
         if not 1 <= len(hidden) <= LAYERS:
             raise CheckpointError("shape_mismatch", f"the native engine runs 1 to {LAYERS} layers, not {len(hidden)}")
         self._spec, self._hidden = spec, tuple(hidden)
-        self._packer = _Packer(weights, 8 << self._path)  # keeps what the network points to
+        lanes, wide = 4 << self._path, library().age_wide(self._path)
+        self._packer = _Packer(weights, lanes, lanes * wide)  # keeps what the network points to
         self._network = self._packer.network(spec, self._hidden)
 
     def scores(self, method: Method, batch: Batch, masks: Array, lambda_: float, impressions: Array) -> Scores:
@@ -150,11 +151,12 @@ class _Packer:
     """Makes the structure of a network, and holds the arrays that it points to.
 
     Args:
-        panel: columns of one panel, the unit of every size.
+        lanes: floats of a vector, the unit of every size.
+        panel: columns of a panel; the last one of a matrix has those that are left.
     """
 
-    def __init__(self, weights: Mapping[str, Array], panel: int) -> None:
-        self._weights, self._panel = weights, panel
+    def __init__(self, weights: Mapping[str, Array], lanes: int, panel: int) -> None:
+        self._weights, self._lanes, self._panel = weights, lanes, panel
         self._kept: list[object] = []
 
     def network(self, spec: FeatureSpec, hidden: tuple[int, ...]) -> _Network:
@@ -211,12 +213,14 @@ class _Packer:
         return array
 
     def _panels(self, matrix: Array) -> int:
-        """(depth, width) -> (panels, depth, panel), both sizes filled up with 0."""
-        depth, width = map(self._up, matrix.shape)
-        panels = _zeros((width // self._panel, depth, self._panel))
-        for number, columns in enumerate(range(0, matrix.shape[1], self._panel)):
-            part = matrix[:, columns : columns + self._panel]
-            panels[number, : part.shape[0], : part.shape[1]] = part
+        """(depth, width), both filled up with 0 -> its panels one after the other, each (depth, its columns)."""
+        filled = _zeros(tuple(map(self._up, matrix.shape)))
+        filled[: matrix.shape[0], : matrix.shape[1]] = matrix
+        panels, end = _zeros((filled.size,)), 0
+        for start in range(0, filled.shape[1], self._panel):
+            part = filled[:, start : start + self._panel]
+            panels[end : end + part.size] = part.ravel()
+            end += part.size
         return self._keep(panels)
 
     def _row(self, vector: Array) -> int:
@@ -225,7 +229,7 @@ class _Packer:
         return self._keep(row)
 
     def _up(self, size: int) -> int:
-        return -(-size // self._panel) * self._panel
+        return -(-size // self._lanes) * self._lanes
 
     def _keep(self, array: Array) -> int:
         self._kept.append(array)

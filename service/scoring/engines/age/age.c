@@ -102,20 +102,22 @@ static void embed(const Side *side, const int32_t *index, const float *weight, f
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define UNROLL _Pragma("GCC unroll 14")
+#define UNROLL _Pragma("GCC unroll 6")
 #endif
 
 #define JOIN_(name, suffix) name##_##suffix
 #define JOIN(name, suffix) JOIN_(name, suffix)
 #define NAME(name) JOIN(name, PATH)
 
+#define BLOCK 6  /* rows and vectors of a product that fit into the registers at a time */
+
 #define PATH portable
 #define TARGET
 #define LANES 4  /* floats in a vector */
 #if defined(__aarch64__)
-#define BLOCK 14  /* rows whose 2 vectors each fit into the registers */
+#define WIDE 4
 #else
-#define BLOCK 6
+#define WIDE 2
 #endif
 #include "method.h"
 
@@ -123,13 +125,13 @@ static void embed(const Side *side, const int32_t *index, const float *weight, f
 #define PATH avx2
 #define TARGET __attribute__((target("avx2,fma")))
 #define LANES 8
-#define BLOCK 6
+#define WIDE 2
 #include "method.h"
 
 #define PATH avx512
 #define TARGET __attribute__((target("avx512f,avx2,fma")))
 #define LANES 16
-#define BLOCK 14
+#define WIDE 4
 #include "method.h"
 #endif
 
@@ -148,9 +150,20 @@ int age_best(void)
 #endif
 }
 
+/* Vectors of 4 << path floats that a panel of weights has for a path, see `product` in matrix.h. */
+int age_wide(int path)
+{
+#if defined(__x86_64__)
+    if (path == 2) return wide_avx512;
+    if (path == 1) return wide_avx2;
+#endif
+    (void)path;
+    return wide_portable;
+}
+
 /* Scores of one request. Any number of threads may be in here.
  *
- * path: at most `age_best`. The weights are packed for it, in panels of 8 << path columns.
+ * path: at most `age_best`. The weights are packed for it, in panels of `age_wide`.
  * Returns OK, or NO_MEMORY, or which side had an index without a row; the scores are then worth nothing. */
 int age_scores(int path, const Network *network, const Method *method, const Request *request)
 {

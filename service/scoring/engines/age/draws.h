@@ -26,12 +26,13 @@ TARGET static void NAME(without)(const Network *net, const Tile *tile, int count
 {
     for (int v = 0; v < net->padded[1] / LANES; v++) {
         const vec bias = ((const vec *)net->bias[1])[v];
-        const vec *panel = (const vec *)net->forward[1] + (long)(v / 2) * net->padded[0] * 2 + v % 2;
+        const int first = v / WIDE * WIDE, left = net->padded[1] / LANES - first, wide = left < WIDE ? left : WIDE;
+        const vec *column = (const vec *)net->forward[1] + (long)first * net->padded[0] + v - first;
         for (int r = 0; r < tile->rows; r++) {
             vec x = AT(tile->base, v, r) - bias;
             for (int i = 0; i < count; i++) {
                 const int k = tile->dropped[i];
-                x -= ((const float *)&AT(tile->z[0], k / LANES, r))[k % LANES] * panel[2 * k];
+                x -= ((const float *)&AT(tile->z[0], k / LANES, r))[k % LANES] * column[(long)wide * k];
             }
             x = scale * x + bias;
             AT(z, v, r) = NAME(where)(x, x);

@@ -12,9 +12,10 @@ typedef int32_t NAME(ints) __attribute__((vector_size(4 * LANES)));
 #define vec NAME(vec)
 #define ints NAME(ints)
 #define INLINE TARGET static inline __attribute__((always_inline))
-#define EACH_ROW UNROLL for (int r = 0; r < rows; r++)
+#define EACH UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < wide; v++)
 
 enum { NAME(LINEAR), NAME(RELU), NAME(SLOPE) };
+enum { NAME(wide) = WIDE };
 #define LINEAR NAME(LINEAR)
 #define RELU NAME(RELU)
 #define SLOPE NAME(SLOPE)
@@ -40,48 +41,50 @@ INLINE vec NAME(load)(const float *from, int count)
     return x;
 }
 
-/* `rows` rows (a constant) of one panel of a product: the 2 vectors of each stay in registers over the whole depth. */
-INLINE void NAME(block)(const int rows, long stride, int depth, const vec *a, const vec *panel, const vec *start,
-                        long start_stride, int start_row, vec *out, int finish)
+/* `rows` rows of one panel, `wide` vectors each (both constants): they stay in registers over the whole depth. */
+INLINE void NAME(block)(const int rows, const int wide, long stride, int depth, const vec *a, const vec *panel,
+                        const vec *start, long start_stride, int start_row, vec *out, int finish)
 {
-    vec left[BLOCK], right[BLOCK];
-    EACH_ROW left[r] = start ? start[r * start_row] : (vec){0};
-    EACH_ROW right[r] = start ? start[start_stride + r * start_row] : (vec){0};
+    vec sum[BLOCK][WIDE];
+    EACH sum[r][v] = start ? start[v * start_stride + r * start_row] : (vec){0};
     for (int k = 0; k < depth; k += LANES, a += stride)
-        for (int lane = 0; lane < LANES; lane++, panel += 2) {
+        for (int lane = 0; lane < LANES; lane++, panel += wide) {
             const float *x = (const float *)a + lane;
-            const vec one = panel[0], two = panel[1];
-            EACH_ROW left[r] += x[r * LANES] * one, right[r] += x[r * LANES] * two;
+            EACH sum[r][v] += x[r * LANES] * panel[v];
         }
-    if (finish == RELU) EACH_ROW left[r] = NAME(where)(left[r], left[r]), right[r] = NAME(where)(right[r], right[r]);
-    if (finish == SLOPE)
-        EACH_ROW left[r] = NAME(where)(left[r], out[r]), right[r] = NAME(where)(right[r], out[stride + r]);
-    EACH_ROW out[r] = left[r], out[stride + r] = right[r];
+    if (finish == RELU) EACH sum[r][v] = NAME(where)(sum[r][v], sum[r][v]);
+    if (finish == SLOPE) EACH sum[r][v] = NAME(where)(sum[r][v], out[v * stride + r]);
+    EACH out[v * stride + r] = sum[r][v];
 }
 
 /* out = finish(start + a w): (rows, depth) (depth, width) -> (rows, width).
  *
- * w: panels of 2 LANES columns, each (depth, 2 LANES).
+ * w: panels of WIDE vectors, the last one of as many as are left, each (depth, its vectors).
  * start: nothing, one row for all (shared), or a matrix.
  * finish: LINEAR; RELU; or SLOPE, 0 where out was not above 0 before: a step back through the ReLU that made out. */
 TARGET static void NAME(product)(int rows, long stride, int depth, int width, const float *a, const float *w,
                                  const float *start, int shared, float *out, int finish)
 {
-    const int blocks = (rows + BLOCK - 1) / BLOCK, panels = width / (2 * LANES);
+    const int blocks = (rows + BLOCK - 1) / BLOCK;
     const long start_stride = shared ? 1 : stride, start_row = shared ? 0 : 1;
-    for (int panel = 0; panel < panels; panel++)
+    for (int v = 0; v < width / LANES; v += WIDE)
         for (int block = 0; block < blocks; block++) {
             const int from = block * rows / blocks, count = (block + 1) * rows / blocks - from;  /* as even as can be */
-            const vec *at = (const vec *)a + from, *weights = (const vec *)w + (long)panel * depth * 2;
-            const vec *begin = start ? (const vec *)start + 2 * panel * start_stride + from * start_row : 0;
-            vec *to = (vec *)out + 2 * panel * stride + from;
-            switch (count) {
-#define CASE(n) \
-    case n: NAME(block)(n, stride, depth, at, weights, begin, start_stride, start_row, to, finish); break;
-                CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-#if BLOCK > 6
-                CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
+            const int wide = width / LANES - v < WIDE ? width / LANES - v : WIDE;
+            const vec *at = (const vec *)a + from, *panel = (const vec *)w + (long)v * depth;
+            const vec *begin = start ? (const vec *)start + v * start_stride + from * start_row : 0;
+            vec *to = (vec *)out + v * stride + from;
+            switch (wide * BLOCK + count) {
+#define CASE(rows, wide)                                                                                        \
+    case wide * BLOCK + rows:                                                                                   \
+        NAME(block)(rows, wide, stride, depth, at, panel, begin, start_stride, start_row, to, finish);          \
+        break;
+#define CASES(wide) CASE(1, wide) CASE(2, wide) CASE(3, wide) CASE(4, wide) CASE(5, wide) CASE(6, wide)
+                CASES(1) CASES(2)
+#if WIDE > 2
+                CASES(3) CASES(4)
 #endif
+#undef CASES
 #undef CASE
             }
         }

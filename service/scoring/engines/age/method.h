@@ -179,8 +179,7 @@ TARGET static int NAME(scores)(const Network *net, const Method *method, const R
 }
 
 #undef AT
-#undef BLOCK
-#undef EACH_ROW
+#undef EACH
 #undef INLINE
 #undef LANES
 #undef LINEAR
@@ -189,5 +188,6 @@ TARGET static int NAME(scores)(const Network *net, const Method *method, const R
 #undef SLOPE
 #undef TARGET
 #undef Tile
+#undef WIDE
 #undef ints
 #undef vec
