@@ -1,5 +1,6 @@
 """Learner: labelled examples become an optimiser step. No I/O, no clock, no hidden randomness."""
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -28,6 +29,8 @@ class Learner:
         optimizer: key of OPTIMIZERS.
         options: of that optimiser of the click model, besides the learning rate.
         beliefs: what the lane's exploration methods learn beside the click model (`models.registry.beliefs`).
+        negative_rate: share of the unclicked examples that are learned from, all of which `learn` is given. Predictions
+            are as if it were 1.
 
     Attributes:
         params: the click model's and the beliefs', changed in place by every step.
@@ -42,7 +45,11 @@ class Learner:
         optimizer: str = "adam",
         options: Mapping[str, float] = MappingProxyType({}),
         beliefs: Sequence[Belief] = (),
+        negative_rate: float = 1.0,
     ) -> None:
+        if beliefs and negative_rate < 1.0:
+            names = ", ".join(one.name for one in beliefs)
+            raise ValueError(f"negative_rate must be 1 for {names}: they count every example")
         self.network = network
         self.seed = seed
         self.step = 0
@@ -54,6 +61,7 @@ class Learner:
         for value in self._click.values():
             value.requires_grad_()
         self.params = self._click | {name: value for one in self._memories for name, value in one.params.items()}
+        self._offset = -math.log(negative_rate)
         self._optimizer = OPTIMIZERS[optimizer](self._click, learning_rate=learning_rate, **options)
         self._touched = None if self._optimizer.moves_unread else Touched(self._click)
 
@@ -158,7 +166,7 @@ class Learner:
     def _backward(self, ours: Rows, rows: int, share: slice) -> Tensor:
         """The gradient of the mean loss over so many rows, as far as ours go. Returns what is predicted for these."""
         masks = self._masks(rows)[:, share]
-        loss = self.network.loss(self._click, ours.batch, masks, ours.label, ours.context_row)
+        loss = self.network.loss(self._click, ours.batch, masks, ours.label, ours.context_row, offset=self._offset)
         ((loss.click + loss.gate) * (len(ours.label) / rows)).backward()  # type: ignore[no-untyped-call]
         return loss.p_click
 

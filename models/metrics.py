@@ -1,6 +1,6 @@
 """Quality of predicted click probabilities. numpy only; NaN where a metric is undefined.
 
-Every function takes p (N,) in [0, 1] and y (N,) in {0, 1}.
+Every function takes p (N,) in [0, 1] and y (N,) in {0, 1}; some weight (N,), how many examples each one stands for.
 
 References:
     [1] He et al. 2014, "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD: normalized entropy.
@@ -14,12 +14,12 @@ from models.types import Array
 _SMALLEST = 1e-7  # a float32 sigmoid may round to 0 or 1; one sure and wrong prediction must not make a mean infinite
 
 
-def log_loss(p: Array, y: Array) -> float:
+def log_loss(p: Array, y: Array, weight: Array | None = None) -> float:
     """Mean cross entropy in nats."""
     if len(p) == 0:
         return float("nan")
     p = np.clip(np.asarray(p, dtype=np.float64), _SMALLEST, 1.0 - _SMALLEST)
-    return float(-np.mean(np.where(y > 0, np.log(p), np.log1p(-p))))
+    return float(-np.average(np.where(y > 0, np.log(p), np.log1p(-p)), weights=weight))
 
 
 def auc(p: Array, y: Array) -> float:
@@ -33,10 +33,11 @@ def auc(p: Array, y: Array) -> float:
     return float((rank[value][clicked].sum() - clicks * (clicks + 1) / 2) / (clicks * others))
 
 
-def pcoc(p: Array, y: Array) -> float:
+def pcoc(p: Array, y: Array, weight: Array | None = None) -> float:
     """Predicted clicks over clicks: 1 is calibrated, above 1 predicts too much."""
-    clicks = float(np.sum(y))
-    return float(np.sum(p, dtype=np.float64) / clicks) if clicks else float("nan")
+    weight = np.ones(len(p)) if weight is None else weight
+    clicks = float(np.sum(weight * y, dtype=np.float64))
+    return float(np.sum(weight * p, dtype=np.float64) / clicks) if clicks else float("nan")
 
 
 def ece(p: Array, y: Array, bins: int) -> float:

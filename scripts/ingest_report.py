@@ -34,12 +34,13 @@ class Report:
         time_ms = np.concatenate([np.zeros(0, np.int64), *(part.time_ms for part in self._parts)])
         p = np.concatenate([np.zeros(0, np.float32), *(part.p for part in self._parts)])
         label = np.concatenate([np.zeros(0, np.float32), *(part.label for part in self._parts)])
+        weight = np.concatenate([np.zeros(0, np.float32), *(part.weight for part in self._parts)])
         day = self._days(time_ms)
         windows = [("all", np.ones(len(p), dtype=bool))]
         if self._since is not None:
             windows.append((f"from {self._since}", day >= np.datetime64(self._since)))
         windows += [(str(one), day == one) for one in np.unique(day)]
-        return [_row(name, p[inside], label[inside]) for name, inside in windows]
+        return [_row(name, p[inside], label[inside], weight[inside]) for name, inside in windows]
 
     def _days(self, time_ms: Array) -> Array:
         """(N,) datetime64[D]: the local day of each."""
@@ -59,11 +60,11 @@ def table(rows: Iterable[dict[str, Any]]) -> Table:
     return shown
 
 
-def _row(window: str, p: Array, label: Array) -> dict[str, Any]:
+def _row(window: str, p: Array, label: Array, weight: Array) -> dict[str, Any]:
     return {
         "window": window,
         "examples": len(p),
-        "auc": metrics.auc(p, label),
-        "log_loss": metrics.log_loss(p, label),
-        "pcoc": metrics.pcoc(p, label),
+        "auc": metrics.auc(p, label),  # the same for any sample of the unclicked, but for chance
+        "log_loss": metrics.log_loss(p, label, weight),
+        "pcoc": metrics.pcoc(p, label, weight),
     }

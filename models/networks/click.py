@@ -199,7 +199,14 @@ class ClickNetwork:
         return _heads(z, params["gate.out.weight"][None], params["gate.out.bias"]).T
 
     def loss(
-        self, params: Params, batch: Batch[Tensor], masks: Tensor, label: Tensor, context_row: Tensor | None = None
+        self,
+        params: Params,
+        batch: Batch[Tensor],
+        masks: Tensor,
+        label: Tensor,
+        context_row: Tensor | None = None,
+        *,
+        offset: float = 0.0,
     ) -> Loss:
         """What to learn from B labelled rows.
 
@@ -208,13 +215,15 @@ class ClickNetwork:
             masks: (1, B, U).
             label: (B,) float32, 1 clicked.
             context_row: as in `first`.
+            offset: log odds of the labels above those that shall be predicted, because of how they were sampled.
         """
         context, item = self.embed(params, batch)
         a = self.first(params, context, item, context_row)
         with torch.no_grad():
             p_click = torch.sigmoid(self.forward(params, a).logit.squeeze(1))
-        click = functional.binary_cross_entropy_with_logits(self.draws(params, [torch.relu(a)], masks)[0], label)
-        gate = functional.binary_cross_entropy_with_logits(self.gate(params, item).squeeze(1), label)
+        draw, gate_logit = self.draws(params, [torch.relu(a)], masks)[0], self.gate(params, item).squeeze(1)
+        click = functional.binary_cross_entropy_with_logits(draw + offset, label)
+        gate = functional.binary_cross_entropy_with_logits(gate_logit + offset, label)
         return Loss(click, gate, p_click)
 
     @property

@@ -31,6 +31,7 @@ from service.training.join import Join
 from service.training.joins import Joins
 from service.training.outcome import Outcome, Progress
 from service.training.publisher import Publisher
+from service.training.sampling import Sampler
 from service.training.trainer import Trainer
 from service.training.worker import Worker
 
@@ -91,6 +92,7 @@ def create_trainer(settings: Settings) -> tuple[Trainer, str]:
         strategies=strategies,
         batch_size=settings.batch_size,
         mature_impressions=settings.mature_impressions,
+        sampler=Sampler(rate=settings.negative_rate, seed=settings.seed),
     )
     return trainer, text
 
@@ -109,6 +111,7 @@ def _learner(settings: Settings, spec: FeatureSpec, strategies: Mapping[str, Str
         learning_rate=settings.learning_rate,
         seed=settings.seed,
         optimizer=settings.optimizer,
+        negative_rate=settings.negative_rate,
         options={name: value for name, value in options.items() if value is not None},
         beliefs=beliefs(strategies.values()),
     )

@@ -22,6 +22,7 @@ class Predictions(NamedTuple):
     time_ms: Array  # int64, when the request was served
     p: Array  # float32
     label: Array  # float32, 1 clicked
+    weight: Array  # float32, how many examples of the log it stands for
 
 
 @dataclass
@@ -47,29 +48,32 @@ class Outcome:
 
 @dataclass
 class Progress:
-    """Sums of outcomes: over a run, or since the last version."""
+    """Sums of outcomes: over a run, or since the last version. Clicks, loss and weight are those of the log."""
 
-    examples: int = 0
+    examples: int = 0  # learned from
     steps: int = 0
     clicks: float = 0.0
     predicted_clicks: float = 0.0
     loss: float = 0.0
+    weight: float = 0.0
     click_times_ms: list[int] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
-        for _, p, label in outcome.predictions:
+        for _, p, label, weight in outcome.predictions:
+            total = float(weight.sum(dtype=np.float64))
             self.examples += len(p)
             self.steps += 1
             self.clicks += float(label.sum())
-            self.predicted_clicks += float(p.sum(dtype=np.float64))
-            self.loss += len(p) * log_loss(p, label)
+            self.predicted_clicks += float((weight * p).sum(dtype=np.float64))
+            self.loss += total * log_loss(p, label, weight)
+            self.weight += total
         self.click_times_ms += outcome.click_times_ms
 
     def metrics(self) -> dict[str, float]:
         """Progressive, those that are defined."""
         found = {"examples": float(self.examples), "clicks": self.clicks}
         if self.examples:
-            found["log_loss"] = self.loss / self.examples
+            found["log_loss"] = self.loss / self.weight
         if self.clicks:
             found["pcoc"] = self.predicted_clicks / self.clicks
         return found

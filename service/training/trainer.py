@@ -32,6 +32,7 @@ from service.training.memory import UNCLICKED
 from service.training.news import Explored, News, exchange
 from service.training.outcome import Outcome, Predictions, slices
 from service.training.ranks import Ranks
+from service.training.sampling import Sampler
 
 #: Prefixes among the arrays of the state: of the half-filled batch, and of the joins.
 _WAITING, _JOIN = "waiting.", "join."
@@ -53,6 +54,7 @@ class Trainer:
         batch_size: examples of one step.
         mature_impressions: an item is "new" below so many.
         ranks: that train together. All call `feed`, `collect` and `follow` at the same time, each with its own entries.
+        sampler: of what is learned from; None: everything. The learner knows its rate.
     """
 
     def __init__(
@@ -65,12 +67,14 @@ class Trainer:
         batch_size: int,
         mature_impressions: int,
         ranks: Ranks | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         self.ranks = ranks or Ranks()
         self.learner, self.joins, self.lane, self.strategies = learner, joins, lane, strategies
         self.positions: dict[str, str] = {}  # stream -> last entry fed
         self.data_timestamp_ms = 0  # newest event learned from
         self._batch_size, self._mature = batch_size, mature_impressions
+        self._sampler = sampler or Sampler(rate=1.0, seed=0)
         self._spec = learner.network.spec
         self._intake = Intake(self._spec, lane)
         self._budgets = {name: Budget(one.budget, one.lambda_) for name, one in strategies.items() if one.budget}
@@ -95,9 +99,9 @@ class Trainer:
         outcome.dead_letters += [_dead_letter(entry, error) for entry, error in joined.refused]
         outcome.slices = slices(joined.closed, self.strategies, mature=self._mature)
         item_hash = item_hashes([one.served.item_ids[row] for one in joined.closed for row in one.rows])
-        orders = [one.order for one in joined.closed]
+        kept = self._sampler.kept(joined.closed)
         positions = {entry.stream: entry.position for entry in entries}
-        ours = News(orders, examples(joined.closed, self._spec), item_hash, explored, positions)
+        ours = News([one.order for one in kept], examples(kept, self._spec), item_hash, explored, positions)
         self._learn(outcome, exchange(ours, self.ranks))
         return outcome
 
@@ -201,9 +205,10 @@ class Trainer:
         self._elsewhere = {} if self.ranks.size == 1 else None
         for one in news.explored:
             self._budgets[one.strategy].observe(one.changed, one.slots, one.lambda_)
+        if len(news.item_hash):
+            self._impressions.add(news.item_hash)
         if not news.order:
             return
-        self._impressions.add(news.item_hash)
         self._waiting = concatenate(self._waiting, news.examples)
         while self._waiting.rows >= self._batch_size:
             batch, self._waiting = self._waiting.split(self._batch_size)
@@ -213,7 +218,8 @@ class Trainer:
         label = batch.label
         peers = self.ranks if self.ranks.size > 1 else None
         p = self.learner.learn(batch.batch, label, context_row=batch.window, peers=peers)
-        outcome.predictions.append(Predictions(batch.served_ms[batch.window], p, label))
+        weight = self._sampler.weight(label)
+        outcome.predictions.append(Predictions(batch.served_ms[batch.window], p, label, weight))
         clicks = batch.click_ms[batch.click_ms != UNCLICKED].tolist()
         outcome.click_times_ms += clicks
         self.data_timestamp_ms = max(self.data_timestamp_ms, *clicks, *batch.time_ms.tolist())

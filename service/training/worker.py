@@ -227,8 +227,8 @@ def count(metrics: TrainerMetrics, trainer: Trainer, entries: list[Entry], outco
         metrics.clicks.labels(*labels).inc(sums.clicks)
         metrics.predicted_clicks.labels(*labels).inc(sums.predicted_clicks)
         metrics.score_sum.labels(*labels).inc(sums.score)
-    for _, p, label in outcome.predictions:
+    for _, p, label, weight in outcome.predictions:
         metrics.examples.inc(len(p))
         metrics.steps.inc()
-        metrics.loss.set(log_loss(p, label))
+        metrics.loss.set(log_loss(p, label, weight))
     metrics.join_pending.set(trainer.joins.pending)

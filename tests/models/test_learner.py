@@ -1,13 +1,16 @@
 """The learner: it learns, and a restored one goes on with the same bits."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
+import torch
 
+from models.beliefs.counts import Counts
 from models.learner import Learner
 from models.metrics import log_loss
-from models.networks.click import ClickNetwork, NetworkConfig
+from models.networks.click import ClickNetwork, NetworkConfig, tensors
 from models.optimizers import OPTIMIZERS
 from models.types import Batch
 
@@ -128,3 +131,60 @@ def test_the_state_of_another_optimizer_is_refused(spec, batches):
     learner.learn(*batches[0])
     with pytest.raises(ValueError, match="another optimiser"):
         make(spec, optimizer="sparse_adam").restore(learner.weights(), learner.state(), 1)
+
+
+RATE = 0.2  # of the unclicked
+
+
+def test_the_offset_s_gradient_is_that_of_the_sample_s_probability(spec, batches):
+    """Against float64 autograd of -log q or -log (1 - q): q = p / (p + (1 - p) r) is a click's among what is kept."""
+    network = ClickNetwork(spec, dataclasses.replace(CONFIG, dropout=0.0))
+    params = network.init(torch.Generator().manual_seed(0))
+    batch, label = batches[0]
+    masks = torch.ones(1, 29, sum(CONFIG.hidden))
+    gradients = []
+    for kind in (torch.float32, torch.float64):
+        own = {name: value.detach().to(kind).requires_grad_() for name, value in params.items()}
+        encoded = Batch(*(one.to(kind) if one.is_floating_point() else one for one in tensors(batch)))
+        y = torch.from_numpy(label).to(kind)
+        if kind == torch.float32:
+            loss = network.loss(own, encoded, masks, y, offset=-math.log(RATE))
+            (loss.click + loss.gate).backward()
+            expected = torch.sigmoid(network.logit(own, encoded))
+            torch.testing.assert_close(loss.p_click, expected.detach())  # of the log, not of the sample
+        else:
+            gate = network.gate(own, network.embed(own, encoded)[1])[:, 0]
+            for p in (network.logit(own, encoded).sigmoid(), gate.sigmoid()):
+                q = p / (p + (1.0 - p) * RATE)
+                (-(y * q.log() + (1.0 - y) * (1.0 - q).log()).mean()).backward()
+        gradients.append({name: value.grad.to_dense().double() for name, value in own.items()})
+    for name, value in gradients[1].items():
+        torch.testing.assert_close(gradients[0][name], value, rtol=1e-4, atol=1e-7)
+
+
+def test_predictions_of_a_sample_are_those_of_the_world(spec, make_training_batch):
+    """Rows whose click probability is known; of the unclicked one in five is learned from."""
+    world = make_training_batch(6, seed=1)
+    truth = np.array([0.05, 0.1, 0.2, 0.3, 0.5, 0.8])
+    rng = np.random.default_rng(0)
+    row = rng.integers(6, size=30_000)
+    label = (rng.random(len(row)) < truth[row]).astype(np.float32)
+    kept = (label > 0) | (rng.random(len(row)) < RATE)
+    row, label = row[kept], label[kept]
+    found = {}
+    for rate in (RATE, 1.0):
+        network = ClickNetwork(spec, dataclasses.replace(CONFIG, dropout=0.0))
+        learner = Learner(network, learning_rate=5e-3, seed=0, negative_rate=rate)
+        predicted = []
+        for start in range(0, len(row) - 64, 64):
+            part = row[start : start + 64]
+            learner.learn(Batch(*(column[part] for column in world)), label[start : start + 64])
+            predicted.append(learner.predict(world))
+        found[rate] = np.mean(predicted[len(predicted) // 2 :], axis=0)  # single steps are noisy
+    np.testing.assert_allclose(found[RATE], truth, rtol=0.25)
+    np.testing.assert_allclose(found[1.0], truth / (truth + (1.0 - truth) * RATE), rtol=0.25)  # of the sample
+
+
+def test_beliefs_that_count_every_example_take_no_sample(spec):
+    with pytest.raises(ValueError, match="negative_rate"):
+        Learner(ClickNetwork(spec, CONFIG), learning_rate=1e-2, seed=0, beliefs=[Counts()], negative_rate=0.5)

@@ -16,7 +16,7 @@ MAY_FIRST_MS = 1_651_363_200_000  # 2022-05-01T00:00Z
 
 def predictions(hours: list[float], p: list[float], label: list[float]) -> Predictions:
     time_ms = np.array([MAY_FIRST_MS + int(hour * HOUR_MS) for hour in hours], dtype=np.int64)
-    return Predictions(time_ms, np.array(p, dtype=np.float32), np.array(label, dtype=np.float32))
+    return Predictions(time_ms, *(np.array(one, dtype=np.float32) for one in (p, label, [1.0] * len(p))))
 
 
 def test_a_row_for_all_and_one_for_each_day() -> None:

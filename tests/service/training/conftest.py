@@ -24,6 +24,7 @@ from service.streams import Entry, StreamNames, order
 from service.training.join import Join
 from service.training.joins import Joins
 from service.training.ranks import Ranks
+from service.training.sampling import Sampler
 from service.training.trainer import Trainer
 
 SPEC = """
@@ -89,6 +90,7 @@ class World:
             learning_rate=World.learning_rate,
             seed=World.seed,
             optimizer=given.get("optimizer", "adam"),
+            negative_rate=given.get("negative_rate", 1.0),
         )
         return Trainer(
             learner=learner,
@@ -98,6 +100,7 @@ class World:
             batch_size=BATCH_SIZE,
             mature_impressions=10,
             ranks=given.get("ranks"),
+            sampler=Sampler(rate=given.get("negative_rate", 1.0), seed=World.seed),
         )
 
     @staticmethod
