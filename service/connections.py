@@ -1,16 +1,16 @@
 """Connections to Redis or Valkey, and what a server must be to hold the log."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
+from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 from redis.retry import Retry
 
-from service.errors import StreamError
+from service.errors import StreamError, Unavailable
 
 OLDEST_SERVER = (6, 2)
 SOCKET_TIMEOUT_S = 5.0
@@ -44,6 +44,28 @@ def connect_async(url: str, *, name: str) -> redis.asyncio.Redis:
     return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**options))
 
 
+Refusal = Literal["out_of_memory", "read_only", "loading", "refused", "unreachable"]
+
+
+def refusal(error: RedisError | TimeoutError) -> Refusal:
+    """Why Redis did not do what it was asked, in a word for a label."""
+    text = str(error)  # of an error within a script all servers tell the text, and some the type
+    if "used memory > 'maxmemory'" in text:
+        return "out_of_memory"
+    if "read only replica" in text:
+        return "read_only"
+    if isinstance(error, BusyLoadingError):
+        return "loading"
+    return "refused" if isinstance(error, ResponseError) else "unreachable"
+
+
+def unavailable(error: RedisError | TimeoutError) -> Unavailable:
+    """What a caller is told whose words Redis did not take."""
+    if refusal(error) == "out_of_memory":
+        return Unavailable("log_full", "Redis has no room for more: send the same again when there is some")
+    return Unavailable("log_unavailable", "Redis cannot be reached: send the same again")
+
+
 def check_server(client: redis.Redis) -> str | None:
     """None, or a sentence on what this server does not let us check. Raises StreamError like `check_info`."""
     try:
@@ -68,4 +90,6 @@ def check_info(info: Mapping[str, Any]) -> str | None:
         return "this server does not tell its maxmemory-policy: see to it that it is noeviction"
     if policy != "noeviction":
         raise StreamError("server_evicts", f"maxmemory-policy {policy} would drop parts of the log: set noeviction")
+    if not info.get("aof_enabled", 1):
+        return "this server has no append-only file: the log dies with it. Set appendonly yes and appendfsync always"
     return None

@@ -8,7 +8,7 @@
     |-- Invalid               422   invalid_request, duplicate_candidate, unknown_strategy, unknown_feature, feature_*
     |-- Internal              500   internal
     |-- Full                  507   items_full
-    |-- Unavailable           503   not_ready, overloaded, log_unavailable, deadline_exceeded (Retry-After)
+    |-- Unavailable           503   not_ready, overloaded, log_unavailable, log_full, deadline_exceeded (Retry-After)
     |-- EventError                  a stream entry that cannot be read: dead-lettered with its code
     |-- CheckpointError             a version that may not be served: refused with its code
     `-- StreamError                 Redis cannot do what the log needs

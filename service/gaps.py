@@ -78,13 +78,14 @@ class GapFinder:
         """
         after = {**before, **{one.stream: one.position for one in entries}}
         read = Counter(one.stream for one in entries)
-        gaps = []
+        gaps, now = [], {}
         for seen in self._look(before):
             stream, position = seen.stream, after.get(seen.stream, START)
             gap, known = self._gap(seen, before.get(stream, START), position), self._known[stream]
             if gap and (gap.reason != "trimmed" or known.trimmed != before.get(stream, START)):
                 gaps.append(gap)
-            self._known[stream] = _now(seen.info, known, gap, before.get(stream, START), position, read[stream])
+            now[stream] = _now(seen.info, known, gap, before.get(stream, START), position, read[stream])
+        self._known = now  # not before: a call that fails is made again
         return gaps
 
     def _look(self, before: Mapping[str, str]) -> list[_Seen]:

@@ -10,16 +10,16 @@ Redis that is down surfaces as `redis.exceptions.RedisError`: the caller decides
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import redis
-from redis.exceptions import ResponseError
 
 from models.noise import seed_of
 from service.connections import LONGEST_BLOCK_MS
 
 START = "0-0"  # the position before the first entry
+LAST = 2**64 - 1, 0  # (ms, seq) beyond all entries, but for those that set their ids to it
 FIELD = b"e"
 
 _LAG_COUNTED = 100  # entries; a longer lag is estimated, for counting it would hold up the server
@@ -96,63 +96,66 @@ def entries_of(reply: Any) -> dict[str, list[Entry]]:
 
 
 class LogReader:
-    """Reads all input streams as one. Keeps no position: the caller's checkpoint does.
+    """Reads input streams as one. Keeps no position: the caller's checkpoint does.
 
     Args:
         client: from `connections.connect`.
         names: whose inputs are read.
+        owns: which partitions' inputs, None for all.
         count: most entries fetched from one stream at a time.
     """
 
-    def __init__(self, client: redis.Redis, names: StreamNames, *, count: int = 1_000) -> None:
-        self._client, self._streams, self._count = client, names.inputs, count
+    def __init__(
+        self, client: redis.Redis, names: StreamNames, *, owns: Callable[[int], bool] | None = None, count: int = 1_000
+    ) -> None:
+        self._client, self._count = client, count
+        self.streams = [one for one in names.inputs if owns is None or owns(partition_of(one))]
 
     def read(self, positions: Mapping[str, str], *, block_ms: int) -> list[Entry]:
         """The next entries after `positions`, in merged order.
 
         Empty where in `block_ms` (at most 2 s) none came whose place in the order is certain.
         """
+        return self.read_on(positions, block_ms=block_ms)[0]
+
+    def read_on(self, positions: Mapping[str, str], *, block_ms: int) -> tuple[list[Entry], tuple[int, int]]:
+        """The same, and the place (ms, seq) before which no more will come."""
+        if not self.streams:
+            return [], LAST
         until_ms = None
         while True:
             now_ms, found = self._fetch(positions)
-            ready = self._ready(now_ms, found)
+            ready, end = self._ready(now_ms, found)
             until_ms = until_ms or now_ms + min(block_ms, LONGEST_BLOCK_MS)
             if ready or now_ms >= until_ms:
-                return ready
+                return ready, end
             self._wait(positions, now_ms, found, until_ms - now_ms)
 
     def lag(self, positions: Mapping[str, str]) -> dict[str, int]:
         """Stream -> entries after our position; above 100 estimated from the time they span."""
-        return {stream: self._behind(stream, positions.get(stream, START)) for stream in self._streams}
-
-    def trimmed(self, positions: Mapping[str, str]) -> list[str]:
-        """Streams of which entries after our position were removed before we read them.
-
-        The log is trimmed from its old end, so nothing unread is gone while the entry at our position still stands.
-        """
-        return [stream for stream in self._streams if self._lost(stream, positions.get(stream, START))]
+        return {stream: self._behind(stream, positions.get(stream, START)) for stream in self.streams}
 
     def _fetch(self, positions: Mapping[str, str]) -> tuple[int, dict[str, list[Entry]]]:
         """(server time, stream -> up to count entries), the time taken before the entries."""
-        after: dict[Any, Any] = {stream: positions.get(stream, START) for stream in self._streams}
+        after: dict[Any, Any] = {stream: positions.get(stream, START) for stream in self.streams}
         with self._client.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.xread(after, count=self._count)
             (seconds, micros), reply = pipe.execute()
         return seconds * 1000 + micros // 1000, entries_of(reply)
 
-    def _ready(self, now_ms: int, found: Mapping[str, list[Entry]]) -> list[Entry]:
-        """What no entry still to come can precede, in order."""
+    def _ready(self, now_ms: int, found: Mapping[str, list[Entry]]) -> tuple[list[Entry], tuple[int, int]]:
+        """What no entry still to come can precede, in order, and up to where that is."""
         # Of a stream that gave fewer than count, the next entry is one that the server dates itself: now_ms or later.
         # Of one that gave count, the next comes after the last of them.
         ends = []
-        for stream in self._streams:
+        for stream in self.streams:
             entries = found.get(stream, [])
             ms, seq = order(entries[-1].position) if len(entries) == self._count else (now_ms, -1)
             ends.append((ms, seq + 1))
         end = min(ends)
         ranked = sorted((order(one.position), stream, one) for stream, entries in found.items() for one in entries)
-        return [entry for place, _, entry in ranked if place < end]
+        return [entry for place, _, entry in ranked if place < end], end
 
     def _wait(self, positions: Mapping[str, str], now_ms: int, found: Mapping[str, list[Entry]], block_ms: int) -> None:
         """Until something new comes, or what is there becomes certain."""
@@ -160,7 +163,7 @@ class LogReader:
         if certain_ms == 1:  # dated now, as it mostly is; a server may let a short block last for 100 ms
             time.sleep(0.001)
             return
-        seen: dict[Any, Any] = {stream: positions.get(stream, START) for stream in self._streams}
+        seen: dict[Any, Any] = {stream: positions.get(stream, START) for stream in self.streams}
         for stream, entries in found.items():
             if len(entries) < self._count:
                 seen[stream] = entries[-1].position
@@ -175,15 +178,6 @@ class LogReader:
         length, first_ms, last_ms = int(span[0]), order(span[1].decode())[0], order(span[2].decode())[0]
         share = (last_ms - order(position)[0]) / max(last_ms - first_ms, 1)
         return max(int(counted), math.ceil(length * min(share, 1.0)))
-
-    def _lost(self, stream: str, position: str) -> bool:
-        try:
-            info: Mapping[str, Any] | None = self._client.xinfo_stream(stream)
-        except ResponseError as error:
-            if "no such key" not in str(error):
-                raise
-            info = None
-        return lost(info, position)
 
 
 def lost(info: Mapping[str, Any] | None, position: str) -> bool:

@@ -180,6 +180,9 @@ class ScorerMetrics:
             "Between the last change of an item in the store and the newest there is.",
             registry=registry,
         )
+        self.log_errors = Counter(
+            "agerank_log_errors_total", "Calls of Redis that failed, by reason.", ["reason"], registry=registry
+        )
         self.log_up = Gauge("agerank_log_up", "1 while the scorer reaches Redis.", registry=registry)
         self.model = Info("agerank_model", "The version being served.", ["lane"], registry=registry)
         self.model_version = Gauge("agerank_model_version", "Step of the served model.", ["lane"], registry=registry)
@@ -226,10 +229,10 @@ class TrainerMetrics:
         self.lag = Gauge(
             "agerank_stream_lag_entries", "Entries after the trainer's position.", ["stream"], registry=registry
         )
-        self.trimmed = Counter(
-            "agerank_stream_trimmed_total",
-            "Times that Redis had removed entries the trainer had not read.",
-            ["stream"],
+        self.lost = Counter(
+            "agerank_stream_lost_total",
+            "Times that Redis was found not to hold what it had held: trimmed, emptied, restored.",
+            ["stream", "reason"],
             registry=registry,
         )
         self.join = Counter(
@@ -262,6 +265,14 @@ class TrainerMetrics:
         )
         self.publish_seconds = Histogram("agerank_publish_seconds", "Time to publish a version.", registry=registry)
         self.published_version = Gauge("agerank_published_version", "Step last published.", registry=registry)
+        self.log_errors = Counter(
+            "agerank_trainer_log_errors_total", "Calls of Redis that failed, by reason.", ["reason"], registry=registry
+        )
+        self.log_unsafe = Gauge(
+            "agerank_trainer_log_unsafe",
+            "1 while the server's settings let it lose parts of the log.",
+            registry=registry,
+        )
         self.guard_refused = Counter(
             "agerank_guard_refused_total", "Versions that the guard kept aside, by reason.", ["code"], registry=registry
         )

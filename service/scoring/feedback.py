@@ -10,7 +10,7 @@ from msgspec import Raw
 from redis.exceptions import RedisError
 
 from service.appends import append_events
-from service.errors import Unavailable
+from service.connections import refusal, unavailable
 from service.events import Event
 from service.scoring import schemas
 from service.scoring.schemas import EventResult, EventsResponse
@@ -56,8 +56,8 @@ class Feedback:
             within_s: how long Redis may take this time, at most `timeout_s`.
 
         Raises:
-            ServiceError: of a wrong batch, or log_unavailable: then the same batch may be sent again, and an event that
-                did reach the log is a duplicate.
+            ServiceError: of a wrong batch, or log_unavailable, log_full: then the same batch may be sent again, and an
+                event that did reach the log is a duplicate.
         """
         read = [_read(raw) for raw in schemas.decode_events(body, max_events=self._max_events)]
         added = iter(await self._append([one for one in read if isinstance(one, Event)], within_s))
@@ -78,8 +78,9 @@ class Feedback:
         try:
             async with asyncio.timeout(min(self._timeout_s, within_s)):
                 return await append_events(self._client, self._names, events, self._remember_s, maxlen=self._maxlen)
-        except (RedisError, TimeoutError):
-            raise Unavailable("log_unavailable", "the event log cannot be reached: send the same batch again") from None
+        except (RedisError, TimeoutError) as error:
+            self._metrics.log_errors.labels(refusal(error)).inc()
+            raise unavailable(error) from None
 
 
 def _read(raw: Raw) -> Event | EventResult:

@@ -10,7 +10,8 @@ from msgspec import Raw
 from redis.exceptions import RedisError
 
 from models.features import FeatureError
-from service.errors import EventError, Full, Invalid, NotFound, Unavailable
+from service.connections import refusal, unavailable
+from service.errors import EventError, Full, Invalid, NotFound
 from service.scoring import item_schemas, schemas
 from service.scoring.catalog import Catalog, features_of
 from service.scoring.item_feed import ItemFeed
@@ -52,7 +53,7 @@ class ItemEdits:
         self._max_batch, self._timeout_s, self._metrics = max_batch, timeout_s, metrics
 
     async def put(self, item_id: str, body: bytes, *, left_s: LeftS | None = None) -> bytes:
-        """Raises ServiceError: of a wrong id, body or feature, items_full, not_ready, log_unavailable."""
+        """Raises ServiceError: of a wrong id, body or feature, items_full, not_ready, log_unavailable, log_full."""
         store, item_id = self._store(), item_schemas.check_id(item_id)
         item = Item(id=item_id, features=item_schemas.decode_features(body))
         try:
@@ -65,7 +66,7 @@ class ItemEdits:
         return schemas.encode(result)
 
     async def put_batch(self, body: bytes, *, left_s: LeftS | None = None) -> bytes:
-        """A result for each item. Raises ServiceError: of a wrong batch, not_ready, log_unavailable."""
+        """A result for each item. Raises ServiceError: of a wrong batch, not_ready, log_unavailable, log_full."""
         store = self._store()
         read = item_schemas.decode_items(body, max_items=self._max_batch)
         for start in range(0, len(read), AT_A_TIME):
@@ -76,7 +77,7 @@ class ItemEdits:
         return schemas.encode(ItemsResponse(results=results))
 
     async def get(self, item_id: str) -> bytes:
-        """Raises NotFound, Invalid, Unavailable log_unavailable."""
+        """Raises NotFound, Invalid, Unavailable log_unavailable, log_full."""
         item_schemas.check_id(item_id)
         async with self._redis(self._timeout_s):
             entry = await self._catalog.get(item_id)
@@ -86,7 +87,7 @@ class ItemEdits:
         return schemas.encode(StoredItem(id=item_id, features=features))
 
     async def delete(self, item_id: str) -> bytes:
-        """Raises NotFound, Invalid, Unavailable log_unavailable."""
+        """Raises NotFound, Invalid, Unavailable log_unavailable, log_full."""
         item_schemas.check_id(item_id)
         async with self._redis(self._timeout_s):
             position = await self._catalog.delete(item_id)
@@ -114,8 +115,9 @@ class ItemEdits:
         try:
             async with asyncio.timeout(timeout_s):
                 yield
-        except (RedisError, TimeoutError):
-            raise Unavailable("log_unavailable", "Redis cannot be reached: send the same request again") from None
+        except (RedisError, TimeoutError) as error:
+            self._metrics.log_errors.labels(refusal(error)).inc()
+            raise unavailable(error) from None
 
     def _counted(self, result: ItemResult) -> ItemResult:
         self._metrics.item_writes.labels("full" if result.code == "items_full" else result.result).inc()

@@ -9,6 +9,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from service.appends import append_served
+from service.connections import refusal
 from service.events import Served, encode
 from service.streams import StreamNames
 from service.telemetry import ScorerMetrics
@@ -120,6 +121,8 @@ class Outbox:
         """Notes whether Redis answers, and logs it when that changed."""
         up = error is None
         self._metrics.log_up.set(up)
+        if error:
+            self._metrics.log_errors.labels(refusal(error)).inc()
         if up and not self.available:
             _log.info("the log is reachable")
         elif error and self.available:

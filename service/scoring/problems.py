@@ -36,6 +36,7 @@ TITLES = {
     "overloaded": "Too many requests are being answered",
     "deadline_exceeded": "The request waited too long",
     "log_unavailable": "The event log cannot be reached",
+    "log_full": "The event log has no room",
     "internal": "A fault of the service",
 }
 

@@ -1,12 +1,23 @@
 """Connections behave the same whatever the URL says, and a server that would lose entries is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
-from service.connections import LONGEST_BLOCK_MS, SOCKET_TIMEOUT_S, check_info, check_server, connect, connect_async
+from service.appends import append_batch
+from service.connections import (
+    LONGEST_BLOCK_MS,
+    SOCKET_TIMEOUT_S,
+    check_info,
+    check_server,
+    connect,
+    connect_async,
+    refusal,
+)
 from service.errors import StreamError
 from service.streams import StreamNames, entries_of
 from service.valkey import EmbeddedServer
@@ -62,6 +73,37 @@ def test_a_server_that_evicts_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StreamError, match="allkeys-lru") as raised:
             check_server(client)
     assert raised.value.code == "server_evicts"
+
+
+def test_a_server_that_keeps_no_file_is_taken_with_a_word(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path) as server, connect(server.url, name="test") as client:
+        client.config_set("appendonly", "no")
+        word = check_server(client)
+    assert word is not None
+    assert "appendonly" in word
+
+
+def test_what_a_server_refuses_is_told_apart(tmp_path: Path) -> None:
+    def refused(call: Callable[[], object]) -> str:
+        with pytest.raises(RedisError) as raised:
+            call()
+        return refusal(raised.value)
+
+    with EmbeddedServer(tmp_path) as server, connect(server.url, name="test") as client:
+        writes = [
+            lambda: client.xadd("log", {"e": b""}),
+            lambda: client.eval("return redis.call('XADD', KEYS[1], '*', 'e', '')", 1, "log"),
+            lambda: append_batch(client, [("log", b"", None)]),
+        ]
+        client.config_set("maxmemory", 1)
+        assert {refused(write) for write in writes} == {"out_of_memory"}
+        client.config_set("maxmemory", 0)
+        client.replicaof("127.0.0.1", 1)
+        assert {refused(write) for write in writes} == {"read_only"}
+        client.replicaof("NO", "ONE")
+        assert refused(lambda: client.execute_command("XADD")) == "refused"
+        server.stop()
+        assert refused(client.ping) == "unreachable"
 
 
 def test_a_server_that_forbids_the_look_is_taken_with_a_word(tmp_path: Path) -> None:

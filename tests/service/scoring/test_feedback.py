@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +12,13 @@ import redis
 from prometheus_client import CollectorRegistry
 
 from service import events
-from service.connections import connect_async
+from service.connections import connect, connect_async
 from service.errors import TooLarge, Unavailable
 from service.events import Event
 from service.scoring.feedback import Feedback
 from service.streams import StreamNames
 from service.telemetry import ScorerMetrics
+from service.valkey import EmbeddedServer
 
 
 @pytest.fixture
@@ -130,3 +132,22 @@ async def test_nothing_is_accepted_while_redis_is_away(names: StreamNames, down:
             await post(made(client, names, timeout_s=0.2), event())
         assert (caught.value.code, caught.value.retry_after_s) == ("log_unavailable", 1)
         await client.aclose()
+
+
+async def test_a_server_without_room_says_so_and_what_is_sent_again_counts_once(
+    tmp_path: Path, names: StreamNames
+) -> None:
+    with EmbeddedServer(tmp_path) as server, connect(server.url, name="test") as admin:
+        client = connect_async(server.url, name="test-feedback")
+        feedback = made(client, names)
+        assert [one["result"] for one in await post(feedback, event())] == ["accepted"]
+        admin.config_set("maxmemory", 1)
+        with pytest.raises(Unavailable) as caught:
+            await post(feedback, event(), event(id="e2"))
+        assert (caught.value.code, caught.value.retry_after_s) == ("log_full", 1)
+        admin.config_set("maxmemory", 0)
+        assert [one["result"] for one in await post(feedback, event(), event(id="e2"))] == ["duplicate", "accepted"]
+        assert [one.id for one in logged(admin, names)] == ["e1", "e2"]
+        await client.aclose()
+    failed = feedback._metrics.registry.get_sample_value("agerank_log_errors_total", {"reason": "out_of_memory"})
+    assert failed == 1

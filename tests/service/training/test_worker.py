@@ -59,6 +59,7 @@ class Running:
             publisher=publisher,
             client=client,
             names=names,
+            window_ms=world.window_ms,
             maxlen=1_000,
             publish_interval_s=interval_s,
             metrics=self.metrics,
@@ -153,7 +154,7 @@ def test_what_it_did_can_be_seen(world, running: Running, names: StreamNames) ->
     assert running.sample("agerank_loss") > 0
     assert running.sample("agerank_join_pending") == running.trainer.joins.pending
     assert running.sample("agerank_publishes_total", result="published") == 1
-    assert running.sample("agerank_publish_seconds_count") == 1
+    assert running.sample("agerank_publish_seconds_count", kind="full") == 1
     assert running.sample("agerank_published_version") == progress.steps
     assert running.sample("agerank_trainer_log_up") == 1
     seen = [len(one.p) for outcome in running.outcomes for one in outcome.predictions]
@@ -224,8 +225,8 @@ def test_entries_removed_unread_are_counted_once_and_reading_goes_on(world, runn
     running.client.xtrim(stream, maxlen=1, approximate=False)
     running.burst()
     running.burst()
-    assert running.sample("agerank_stream_trimmed_total", stream=stream) == 1
-    assert running.sample("agerank_stream_trimmed_total", stream=names.inputs[1]) is None
+    assert running.sample("agerank_stream_lost_total", stream=stream, reason="trimmed") == 1
+    assert running.sample("agerank_stream_lost_total", stream=names.inputs[1], reason="trimmed") is None
     last = running.client.xinfo_stream(stream)["last-generated-id"].decode()
     assert running.trainer.positions[stream] == last
 
