@@ -1,0 +1,151 @@
+"""agerank report: the papers' tables, with our own figures beside theirs."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from models.evaluation.driver import Protocol
+from models.evaluation.loop import POINTS
+from models.evaluation.worlds.world import TUNING_SEEDS, check_seeds
+from models.registry import METHODS, build
+from scripts.plots import Panel, svg
+from scripts.report_summary import Summary, cells, markdown, summary
+from scripts.report_tables import TABLES, Row
+from scripts.runs import Record, Results, revision, run_all
+from scripts.worlds import Life, scale_of
+
+WIDTH = 160  # characters, where no terminal says
+
+Which = StrEnum("Which", {name.upper(): name for name in TABLES})  # type: ignore[misc]
+
+
+def report(
+    which: Annotated[Which, typer.Argument(help="The table.")],
+    world: Annotated[
+        str | None, typer.Option(help="r6b, glm, ads_a, ads_b, or a file of `agerank world`. Default: the table's own.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Worlds to live in; the paired interval needs 2 or more.")] = 5,
+    first_seed: Annotated[
+        int, typer.Option(help="100 or above: worlds that nothing was tuned on.")
+    ] = TUNING_SEEDS.stop,
+    only: Annotated[str, typer.Option(help="Labels of rows, separated by commas; the reference is always there.")] = "",
+    visits: Annotated[int | None, typer.Option(min=1, help="Of each life. Default: the world's own scale.")] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(min=1, help="After each update learn anew, from the newest so many examples. Default: each once."),
+    ] = None,
+    update_every: Annotated[int | None, typer.Option(min=1, help="Visits between updates.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a CPU.")] = None,
+    runs: Annotated[
+        Path, typer.Option(help="JSON lines, one a finished run; runs that are in it are not repeated.")
+    ] = Path("agerank-runs.jsonl"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, curves included.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as docs have it.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Write regret and CTR curves to this SVG file.")] = None,
+) -> None:
+    """Print a table of the papers with our own columns beside it.
+
+    Every strategy lives alone in simulated worlds whose click probabilities are known, and learns from the clicks on
+    what it shows. All meet the same visits with the same luck, so their difference is compared seed by seed: the
+    interval is that of the mean paired difference, at 95 %.
+
+    An interrupted report goes on where it was: finished runs are in the file of --runs.
+
+        agerank report table1 --world r6b --seeds 5
+    """
+    table = TABLES[which.value]
+    chosen = world or table.worlds[0]
+    span = range(first_seed, first_seed + seeds)
+    wanted = {*only.split(","), table.reference} - {""} if only else {row.label for row in table.rows}
+    rows, missing = _rows(table.rows, wanted)
+    try:
+        check_seeds(span, tuning=False)
+        scale = scale_of(chosen)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    protocol = Protocol(warm_up=scale.warm_up, update_every=update_every or scale.update_every, window=window)
+    lives = [
+        Life(chosen, build(row.options["method"], row.options), seed, visits or scale.visits, protocol)
+        for row, seed in product(rows, span)
+    ]
+    quiet = as_json or as_markdown
+    records = run_all(
+        lives, title=which.value, processes=jobs or os.cpu_count() or 1, quiet=quiet, results=Results(runs)
+    )
+    by_row = [records[first : first + seeds] for first in range(0, len(records), seeds)]
+    entries = summary(table, rows, by_row)
+    if plot:
+        plot.write_text(svg(_panels(entries, visits or scale.visits)))
+    if as_json:
+        print(json.dumps(_document(which.value, chosen, span, by_row, entries), indent=1, allow_nan=False))
+    elif as_markdown:
+        print(markdown(*cells(table, entries)))
+    else:
+        title = f"{table.title}: world {chosen}, {visits or scale.visits} visits, seeds {span.start} to {span.stop - 1}"
+        console = Console()
+        # A file or a pipe is as wide as the table needs.
+        width = console.width if console.is_terminal else WIDTH
+        Console(width=width).print(_rich(title, *cells(table, entries)))
+    for label in missing:
+        typer.echo(f"{label}: this build has no such method", err=True)
+
+
+def _rows(rows: Sequence[Row], wanted: set[str]) -> tuple[list[Row], list[str]]:
+    """(those that can run, labels of those whose method is not there)."""
+    unknown = wanted - {row.label for row in rows}
+    if unknown:
+        known = ", ".join(row.label for row in rows)
+        raise typer.BadParameter(f"no row {', '.join(sorted(unknown))}; there are {known}", param_hint="--only")
+    chosen = [row for row in rows if row.label in wanted]
+    there = [row for row in chosen if row.options["method"] in METHODS]
+    return there, [row.label for row in chosen if row not in there]
+
+
+def _document(
+    which: str, world: str, seeds: range, records: Sequence[Sequence[Record]], entries: Sequence[Summary]
+) -> dict[str, Any]:
+    """All that is needed to believe the figures, and to get them again."""
+    life = records[0][0].settings
+    return {
+        "report": which,
+        "command": shlex.join(["agerank", *sys.argv[1:]]),
+        "version": revision(),
+        "world": world,
+        "seeds": list(seeds),
+        "visits": life["visits"],
+        "protocol": life["protocol"],
+        "rows": list(entries),
+    }
+
+
+def _panels(entries: Sequence[Summary], visits: int) -> list[Panel]:
+    step = visits / POINTS
+    panels = []
+    for name, title in (("regret", "regret in clicks"), ("ctr", "CTR")):
+        lines = {one["label"]: [(step * place, y) for place, y in enumerate(one[name], 1)] for one in entries}
+        panels.append(Panel(title, "visits", lines))
+    ages = {
+        one["label"]: [(max(age["impressions"], 0.5), age["ctr"]) for age in one["ages"] if age["shown"] >= 100]
+        for one in entries
+    }
+    by_age = {label: points for label, points in ages.items() if points}
+    return [*panels, Panel("CTR by impressions of the item", "impressions before", by_age, log_x=True)]
+
+
+def _rich(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> RichTable:
+    table = RichTable(title=title)
+    for number, name in enumerate(head):
+        table.add_column(name, justify="right" if number else "left")
+    for line in body:
+        table.add_row(*line)
+    return table
