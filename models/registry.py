@@ -14,9 +14,12 @@ from models.exploration.bootstrap import VanillaBootstrap
 from models.exploration.count_ucb import CountUcb
 from models.exploration.deep_ts_beta import DeepTsBeta
 from models.exploration.deep_ucb1 import DeepUcb1
+from models.exploration.density import Density
 from models.exploration.ensemble import Ensemble
 from models.exploration.epsilon_greedy import EpsilonGreedy
+from models.exploration.gaussian_process import GaussianProcess
 from models.exploration.giro import Giro
+from models.exploration.glm_ucb import GlmUcb
 from models.exploration.gradient import Gradient
 from models.exploration.greedy import Greedy
 from models.exploration.guideboot import GuideBoot
@@ -26,6 +29,7 @@ from models.exploration.online_bootstrap import OnlineBootstrap
 from models.exploration.online_guideboot import OnlineGuideBoot
 from models.exploration.plug_ts import PlugTS
 from models.exploration.random import Random
+from models.exploration.ts_blr import TsBlr
 from models.exploration.underestimation import Underestimation
 from models.networks.click import ClickNetwork, Params
 from models.types import Inputs, NoiseInput, Scores
@@ -73,6 +77,10 @@ METHODS: dict[str, type[Exploration]] = {
     "deep_ucb1": DeepUcb1,
     "deep_ts_beta": DeepTsBeta,
     "count_ucb": CountUcb,
+    "gaussian_process": GaussianProcess,
+    "density": Density,
+    "ts_blr": TsBlr,
+    "glm_ucb": GlmUcb,
 }
 
 

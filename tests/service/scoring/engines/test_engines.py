@@ -50,6 +50,7 @@ STRATEGIES = {name: {} for name in METHODS} | {
     "gradient_ucb": {"method": "gradient", "uncertainty": "ucb"},
     "gradient_norm": {"method": "gradient", "covariance": "none", "layers": "last"},
     "plug_ts_request": {"method": "plug_ts", "scope": "request"},
+    "gp_ucb": {"method": "gaussian_process", "uncertainty": "ucb"},
     "mc_dropout_ucb": {"method": "mc_dropout", "uncertainty": "ucb", "dropout": "full", "novelty": 50.0},
     "age_ts": {"method": "age", "rate": 0.1},
     "age_ucb": {"method": "age", "rate": 0.1, "uncertainty": "ucb"},
