@@ -15,9 +15,9 @@ import torch.distributed
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-# A rank that is killed ends the others at once, for their connections break. This is for one that hangs, as it may
-# where it writes a large version to slow storage.
-_PATIENCE = timedelta(hours=1)
+# A rank that is killed ends the others at once, for their connections break. One that waits for Redis, or for slow
+# storage, is waited for.
+_PATIENCE = timedelta(days=1)
 _SHORT = 2_048  # bytes that travel without the length being known before
 _LENGTH = struct.Struct("<q")
 
