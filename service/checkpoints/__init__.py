@@ -25,7 +25,6 @@ from service.checkpoints.archive import (
     MANIFEST,
     STATE,
     WEIGHTS,
-    accept,
     chain,
     deltas,
     load_delta,
@@ -43,7 +42,16 @@ from service.checkpoints.archive import (
 )
 from service.checkpoints.local import LocalStore
 from service.checkpoints.manifest import FORMAT, Base, Manifest, ServedStrategy
-from service.checkpoints.pointer import CURRENT, Current, advance, current, read_current, set_current, set_pinned
+from service.checkpoints.pointer import (
+    CURRENT,
+    Current,
+    advance,
+    change_current,
+    current,
+    point,
+    read_current,
+    set_current,
+)
 from service.checkpoints.store import Store
 from service.errors import CheckpointError
 
@@ -63,8 +71,8 @@ __all__ = [
     "Manifest",
     "ServedStrategy",
     "Store",
-    "accept",
     "advance",
+    "change_current",
     "chain",
     "current",
     "deltas",
@@ -75,13 +83,13 @@ __all__ = [
     "load_state",
     "load_weights",
     "open_store",
+    "point",
     "previous",
     "read",
     "read_current",
     "save",
     "save_delta",
     "set_current",
-    "set_pinned",
     "verify",
     "versions",
 ]

@@ -9,7 +9,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-import msgspec
 import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
@@ -81,20 +80,16 @@ def previous(store: Store, version: int) -> int | None:
     return max((one for one in versions(store) if one < version), default=None)
 
 
-def load_manifest(store: Store, version: int, *, refused: bool = False) -> Manifest:
+def load_manifest(store: Store, version: int) -> Manifest:
     """The manifest of a version whose files are all there; `load_*` compare each with its hash as they read it.
 
-    A full version goes before a delta of the same number: both are the same weights.
+    A full version goes before a delta of the same number, and that before one that was refused: all are the same
+    weights.
 
     Raises CheckpointError: missing_version, missing_file, outside_folder, unreadable_manifest, unknown_format,
     hash_mismatch.
     """
-    folder = _folder(version, refused)
-    if version not in versions(store, refused=refused):
-        full = None if refused else deltas(store).get(version)
-        if full is None:
-            raise CheckpointError("missing_version", f"{store} has no {folder}")
-        folder = _delta_folder(full, version)
+    folder = _find(store, version)
     found = _manifest(store, folder)
     if found.version != version or _home(found) != folder:
         raise CheckpointError("hash_mismatch", f"{store}/{folder}/{MANIFEST} is that of another version")
@@ -153,24 +148,17 @@ def read(store: Store, found: Manifest, name: str) -> bytes:
     return content
 
 
-def verify(store: Store, version: int, *, refused: bool = False) -> Manifest:
+def verify(store: Store, version: int) -> Manifest:
     """The manifest of a version whose every file is what was written, and all that it rests on.
 
     Raises CheckpointError: like `chain` and `load_weights`.
     """
-    found = load_manifest(store, version, refused=refused)
+    found = load_manifest(store, version)
     for one in chain(store, found):
         (load_delta if one.base else load_weights)(store, one)
         for name in one.files:
             read(store, one, name)
     return found
-
-
-def accept(store: Store, version: int, *, keep: int) -> Manifest:
-    """Makes of a refused version one that may serve: an operator overrules the guard. Raises like `verify`."""
-    found = verify(store, version, refused=True)
-    files = {name: read(store, found, name) for name in found.files}
-    return _install(store, msgspec.structs.replace(found, refused=""), files, keep)
 
 
 def _install(store: Store, draft: Manifest, files: dict[str, bytes], keep: int) -> Manifest:
@@ -184,12 +172,13 @@ def _install(store: Store, draft: Manifest, files: dict[str, bytes], keep: int) 
 
 def _prune(store: Store, newest: int, keep: int) -> None:
     """Deletes the oldest versions. Those above `newest` are corrupt ones, or training did not go on from them."""
-    for version in [one for one in versions(store, refused=True) if one <= newest][:-keep]:
-        store.discard(_folder(version, True))
     try:
         served = current(store)
     except CheckpointError:  # it is damaged, and written anew in a moment
         served = None
+    for version in [one for one in versions(store, refused=True) if one <= newest][:-keep]:
+        if version != served:  # by force
+            store.discard(_folder(version, True))
     bottoms = deltas(store)
     kept = {served, None if served is None else previous(store, served), bottoms.get(served or 0)}
     for version in [one for one in versions(store) if one <= newest][:-keep]:
@@ -199,6 +188,18 @@ def _prune(store: Store, newest: int, keep: int) -> None:
     for version, full in bottoms.items():
         if full not in left:
             store.discard(_delta_folder(full, version))
+
+
+def _find(store: Store, version: int) -> str:
+    """The folder of a version. Raises CheckpointError missing_version."""
+    if version in versions(store):
+        return _folder(version, False)
+    full = deltas(store).get(version)
+    if full is not None:
+        return _delta_folder(full, version)
+    if version in versions(store, refused=True):
+        return _folder(version, True)
+    raise CheckpointError("missing_version", f"{store} has no version {version}")
 
 
 def _manifest(store: Store, folder: str) -> Manifest:

@@ -36,28 +36,8 @@ def current(store: Store) -> int | None:
     return found.version if found else None
 
 
-def set_current(store: Store, manifest: Manifest, *, pinned: bool = False) -> None:
-    """Makes a saved version the one to serve, whatever was."""
-    _write(store, lambda _: _of(manifest, pinned=pinned))
-
-
-def advance(store: Store, manifest: Manifest) -> bool:
-    """The same for the trainer: False, and nothing is changed, where an operator has pinned another version."""
-    return _write(store, lambda found: found if found and found.pinned else _of(manifest)).version == manifest.version
-
-
-def set_pinned(store: Store, pinned: bool) -> Current:
-    """Pins what serves, or lets the trainer move on. Raises CheckpointError: missing_version, there is none yet."""
-
-    def change(found: Current | None) -> Current:
-        if found is None:
-            raise CheckpointError("missing_version", f"{store} has no current version yet")
-        return msgspec.structs.replace(found, pinned=pinned)
-
-    return _write(store, change)
-
-
-def _of(manifest: Manifest, *, pinned: bool = False) -> Current:
+def point(manifest: Manifest, *, pinned: bool = False) -> Current:
+    """What names this version."""
     return Current(
         version=manifest.version,
         data_timestamp_ms=manifest.data_timestamp_ms,
@@ -66,10 +46,22 @@ def _of(manifest: Manifest, *, pinned: bool = False) -> Current:
     )
 
 
-def _write(store: Store, change: Callable[[Current | None], Current]) -> Current:
+def set_current(store: Store, manifest: Manifest, *, pinned: bool = False) -> None:
+    """Makes a saved version the one to serve, whatever was."""
+    change_current(store, lambda _: point(manifest, pinned=pinned))
+
+
+def advance(store: Store, manifest: Manifest) -> bool:
+    """The same for the trainer: False, and nothing is changed, where an operator has pinned another version."""
+    found = change_current(store, lambda found: found if found and found.pinned else point(manifest))
+    return found.version == manifest.version
+
+
+def change_current(store: Store, change: Callable[[Current | None], Current]) -> Current:
     """Writes what `change` makes of the current content, None where that is absent or cannot be read.
 
-    The same content is written again, for whoever waits for a sign to try it again; the same object is not.
+    It is called again where somebody else was faster. The same content is written again, for whoever waits for a sign
+    to try it again; the same object is not.
     """
     for _ in range(_ATTEMPTS):
         try:

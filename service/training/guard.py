@@ -52,17 +52,18 @@ class Guard:
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
-        self._batches: deque[tuple[float, float, float, float]] = deque()  # (examples, clicks, predicted, loss)
-        self._seen = 0  # examples ever
+        self._batches: deque[tuple[float, float, float, float]] = (
+            deque()
+        )  # of the log: examples, clicks, ...
+        self._seen = 0  # examples learned from, ever
         self.in_a_row = 0  # versions refused since the last one that was not
 
     def observe(self, predictions: Sequence[Predictions]) -> None:
         """What was learned from next, a batch each."""
-        for _, p, label in predictions:
-            examples = len(p)
-            sums = (float(label.sum()), float(p.sum(dtype=np.float64)), examples * log_loss(p, label))
-            self._batches.append((float(examples), *sums))
-            self._seen += examples
+        for _, p, label, weight in predictions:
+            examples, predicted = (float(one.sum(dtype=np.float64)) for one in (weight, weight * p))
+            self._batches.append((examples, float(label.sum()), predicted, examples * log_loss(p, label, weight)))
+            self._seen += len(p)
         total = sum(batch[0] for batch in self._batches)
         while self._batches and total - self._batches[0][0] >= self._bounds.window_examples:
             total -= self._batches.popleft()[0]

@@ -124,11 +124,10 @@ class Publisher:
 
     def _resume(self) -> Manifest | None:
         """The newest version that verifies, refused or not, restored. The log still holds what came after it."""
-        versions = [(one, False) for one in checkpoints.versions(self._store)]
-        versions += [(one, True) for one in checkpoints.versions(self._store, refused=True)]
-        for version, refused in sorted(versions, key=lambda one: (-one[0], one[1])):
+        versions = {*checkpoints.versions(self._store), *checkpoints.versions(self._store, refused=True)}
+        for version in sorted(versions, reverse=True):
             try:
-                manifest = checkpoints.load_manifest(self._store, version, refused=refused)
+                manifest = checkpoints.load_manifest(self._store, version)
                 weights = checkpoints.load_weights(self._store, manifest)
                 state = checkpoints.load_state(self._store, manifest)
                 for name in manifest.files.keys() - {checkpoints.WEIGHTS, checkpoints.STATE}:

@@ -65,9 +65,9 @@ class Kit:
         return checkpoints.save(store, given.pop("draft", manifest(version, refused=refused)), **given, keep=keep)
 
     @staticmethod
-    def load(store: Store, version: int, *, refused: bool = False) -> Manifest:
+    def load(store: Store, version: int) -> Manifest:
         """Everything a reader can ask for."""
-        found = checkpoints.load_manifest(store, version, refused=refused)
+        found = checkpoints.load_manifest(store, version)
         checkpoints.load_weights(store, found)
         checkpoints.load_state(store, found)
         checkpoints.load_golden(store, found)

@@ -95,15 +95,21 @@ def test_refused_versions_lie_apart_and_displace_no_other(place: Any, kit: Any) 
         kit.save(place.store, version, refused="pcoc: too high", keep=2)
     assert checkpoints.versions(place.store) == [1]
     assert checkpoints.versions(place.store, refused=True) == [3, 4]
-    assert kit.load(place.store, 4, refused=True).refused == "pcoc: too high"
-    assert refusal(kit, place.store, 4) == "missing_version"
+    assert kit.load(place.store, 4).refused == "pcoc: too high"
 
 
-def test_a_refused_version_may_be_accepted_by_hand(place: Any, kit: Any) -> None:
-    kit.save(place.store, 4, refused="pcoc: too high")
-    accepted = checkpoints.accept(place.store, 4, keep=5)
-    assert accepted.refused == ""
-    assert kit.load(place.again, 4) == accepted
+def test_a_refused_version_that_serves_by_force_stays(place: Any, kit: Any) -> None:
+    checkpoints.set_current(place.store, kit.save(place.store, 1, refused="pcoc: too high"))
+    for version in (2, 3):
+        kit.save(place.store, version, refused="pcoc: too high", keep=1)
+    assert checkpoints.versions(place.store, refused=True) == [1, 3]
+
+
+def test_a_version_that_was_refused_and_is_written_again_is_one(place: Any, kit: Any) -> None:
+    kit.save(place.store, 1, refused="pcoc: too high")
+    assert kit.load(place.store, 1).refused
+    kit.save(place.store, 1)
+    assert not kit.load(place.again, 1).refused
     assert checkpoints.versions(place.store, refused=True) == []
 
 

@@ -29,7 +29,8 @@ def batches(examples: int, p: float, rate: float) -> list[Predictions]:
     """Batches in which `p` is predicted where the click rate is `rate`."""
     clicks = np.zeros(BATCH, dtype=np.float32)
     clicks[: round(rate * BATCH)] = 1.0
-    one = Predictions(np.zeros(BATCH, dtype=np.int64), np.full(BATCH, p, dtype=np.float32), clicks)
+    ones = np.ones(BATCH, dtype=np.float32)
+    one = Predictions(np.zeros(BATCH, dtype=np.int64), p * ones, clicks, ones)
     return [one] * (examples // BATCH)
 
 
@@ -61,7 +62,7 @@ def test_a_prediction_far_off_is_refused(p: float, rate: float, code: str | None
 
 
 def test_sure_and_wrong_is_refused_though_it_be_calibrated_on_the_whole() -> None:
-    opposite = [Predictions(time_ms, 1.0 - label, label) for time_ms, _, label in batches(1024, 0.0, 0.5)]
+    opposite = [one._replace(p=1.0 - one.label) for one in batches(1024, 0.0, 0.5)]
     assert judged(opposite) == "normalised_entropy"
     assert judged(batches(1024, 0.5, 0.5)) is None
 
@@ -189,7 +190,7 @@ def test_garbage_is_kept_aside_with_its_reason_and_told(loop: Loop) -> None:
     assert checkpoints.versions(loop.store) == [0, served]
     assert len(kept) == 2 == loop.publisher._keep
     assert kept[-1] == loop.trainer.learner.step
-    manifest = checkpoints.verify(loop.store, kept[-1], refused=True)
+    manifest = checkpoints.verify(loop.store, kept[-1])
     assert manifest.refused.partition(": ")[0] in ("pcoc", "normalised_entropy")
     assert loop.value("agerank_publishes_total", result="refused") == 3
     codes = ("pcoc", "normalised_entropy")
@@ -232,12 +233,13 @@ def test_while_a_version_is_pinned_the_others_are_written_and_wait(
 ) -> None:
     loop = Loop(world, tmp_path, UNGUARDED)
     loop.publisher.start(now_ms=0)
-    checkpoints.set_pinned(loop.store, True)
+    first = checkpoints.load_manifest(loop.store, 0)
+    checkpoints.set_current(loop.store, first, pinned=True)
     assert loop.learn(good) == "pinned"
     assert checkpoints.versions(loop.store) == [0, loop.trainer.learner.step]
     again = Loop(world, tmp_path, UNGUARDED)
     assert again.publisher.start(now_ms=0).version == loop.trainer.learner.step
     assert checkpoints.current(loop.store) == 0, "a restart respects it, too"
-    checkpoints.set_pinned(loop.store, False)
+    checkpoints.set_current(loop.store, first)
     assert again.learn(better) == "published"
     assert checkpoints.current(loop.store) == again.trainer.learner.step
