@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": Entry("Watch the whole loop on this machine: simulated users, live figures.", "serve,train,demo"),
     "replay": Entry("Judge strategies on a log of uniformly random traffic.", "train"),
     "report": Entry("The papers' tables, with our own figures beside theirs.", "train"),
+    "world": Entry("A semi-real world from a real log, for reports and tuning.", "train"),
     "ingest": Entry("Warm start: learn from a historical log before the first request.", "train,demo"),
     "chaos trainer": Entry("Kill the trainer over and over, and compare every bit.", "train,demo"),
     "bench engine": Entry("What exploration costs in the engine, and what it would cost naively.", "serve,train"),
