@@ -57,10 +57,7 @@ def kuairand(folder: Path, *, users: int = 20, videos: int = 30, shown: int = 3_
     tables = {
         "impressions": {"user_id": user, "video_id": video, "is_click": click},
         "users": {"user_id": np.arange(users), **of_users},
-        "videos": {
-            "video_id": np.arange(videos),
-            **{name: generator.integers(3, size=videos) for name in VIDEO_COLUMNS},
-        },
+        "videos": {"video_id": np.arange(videos), **of_videos},
     }
     for name, columns in tables.items():
         parquet.write_table(pyarrow.table(columns), folder / f"kuairand_{name}.parquet")
