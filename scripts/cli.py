@@ -27,6 +27,7 @@ COMMANDS = {
     "world": Entry("A semi-real world from a real log, for reports and tuning.", "train"),
     "ingest": Entry("Warm start: learn from a historical log before the first request.", "train,demo"),
     "chaos trainer": Entry("Kill the trainer over and over, and compare every bit.", "train,demo"),
+    "chaos swaps": Entry("Change versions under load, and compute every answer again.", "serve,train,demo"),
     "bench engine": Entry("What exploration costs in the engine, and what it would cost naively.", "serve,train"),
     "bench http": Entry("Our server, exploring, against others that do not explore.", "serve,train,demo,bench"),
     "bench join": Entry("What a million impressions that wait for clicks add to a checkpoint.", "serve,train,demo"),

@@ -9,6 +9,7 @@
     gpu        the torch engine on an accelerator
 
     work       the network, versions and requests that all of them measure on
+    exact      every answer held to the version that it names
     naive      the network and AGE written the obvious way
     plain      the network in bare onnxruntime
     measure    runs, medians, ratios

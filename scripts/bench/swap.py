@@ -1,42 +1,32 @@
 """agerank bench swap: what callers notice while the version changes every second."""
 
-import asyncio
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-import msgspec
 import numpy as np
 import typer
 
-from models.noise import seed_of
-from models.types import Array
+from scripts.bench.exact import STRATEGY, Exact, decode
 from scripts.bench.load import Outcome, closed_loop, open_loop, post
 from scripts.bench.measure import Tell, ratio
 from scripts.bench.processes import Cores, Server, cores, pinned
 from scripts.bench.report import ENGINE, AsJson, BenchError, Column, EngineKind, Row, Runs, failing, progress, show
 from scripts.bench.scorer import RANK, checkpoints, log_server, scorer
-from scripts.bench.work import CANDIDATES, LANE, STRATEGIES, Catalogue, Model, publishing
+from scripts.bench.work import Catalogue, Model, publishing
 from service.checkpoints import LocalStore, Manifest, Store, set_current
 from service.scoring.engines import Kind
-from service.scoring.loading import load as load_version
-from service.scoring.ranking import Loaded, Terms, encode_rows, rank
-from service.scoring.schemas import RankResponse
 
-STRATEGY = "age_ts"
 CONNECTIONS = 8
 VERSIONS = 4  # that take turns
 BODIES = 20  # different requests, in a circle
 LOOPS, PHASES = ("closed", "open"), ("steady", "swapping")
 SETTLE_S = 1.0  # in which the last version of a phase is loaded
-#: Our engine on the same machine gives the same bits; JSON keeps them.
-TOLERANCE = 1e-6
 
 COLUMNS = (
     Column("loop", "loop"),
@@ -131,7 +121,7 @@ def run(
                 phases[loop, phase].append(_Phase(outcome, len(swaps)))
         tell("computing every answer again")
         _check_swapped(phases)
-        exact = _Exact(store, manifests, bodies, engine)
+        exact = Exact(store, manifests, bodies, engine)
         return [_row(loop, phase, found, phases[loop, "steady"], exact) for (loop, phase), found in phases.items()]
 
 
@@ -175,48 +165,12 @@ def _load(loop: str, server: Server, requests: Sequence[bytes], rate: float, sec
 def _check_swapped(phases: Mapping[tuple[str, str], Sequence[_Phase]]) -> None:
     """Raises BenchError where the server took none of the versions: then nothing was measured."""
     swaps = sum(one.swaps for found in phases.values() for one in found)
-    answers = [_answer(answer) for found in phases.values() for one in found for answer in one.outcome.answers]
+    answers = [decode(answer) for found in phases.values() for one in found for answer in one.outcome.answers]
     if swaps and len({one.model.version for one in answers}) < 2:
         raise BenchError(f"all answers are of one version, though {swaps} became the current one")
 
 
-class _Exact:
-    """What each version answers to each request, from its checkpoint."""
-
-    def __init__(self, store: Store, manifests: Sequence[Manifest], bodies: Sequence[bytes], engine: Kind) -> None:
-        read = partial(load_version, store, kind=engine, threads=1, lane=LANE, strategies=STRATEGIES, max_items=1)
-        loaded = [read(manifest.version) for manifest in manifests]
-        self._scores = dict(asyncio.run(_ranked(one, body)) for one in loaded for body in bodies)
-
-    def inconsistent(self, answers: Sequence[bytes]) -> int:
-        """How many answers have not the items and scores of the version that they name."""
-        return sum(not self._holds(one) for one in map(_answer, answers))
-
-    def _holds(self, answer: RankResponse) -> bool:
-        expected = self._scores.get((answer.model.version, answer.request_id))
-        if expected is None or [one.id for one in answer.items] != expected.ids:
-            return False
-        return np.allclose([one.score for one in answer.items], expected.scores, rtol=0.0, atol=TOLERANCE)
-
-
-class _Ranked(NamedTuple):
-    ids: list[str]  # best first
-    scores: Array  # of each
-
-
-async def _ranked(loaded: Loaded, body: bytes) -> tuple[tuple[int, str], _Ranked]:
-    """((version, request id), what is to be answered)."""
-    request = loaded.decoder.decode(body, max_candidates=max(CANDIDATES))
-    assert request.request_id is not None, "all our requests have one"
-    rows = encode_rows(loaded, request)
-    terms = Terms(request.request_id, STRATEGY, None, seed_of(request.request_id), len(request.candidates))
-    ranking = await rank(loaded, rows, terms, check=lambda: None)
-    order = ranking.slate.order
-    ranked = _Ranked([rows.ids[place] for place in order], ranking.scores.score[order])
-    return (loaded.manifest.version, request.request_id), ranked
-
-
-def _row(loop: str, phase: str, found: Sequence[_Phase], steady: Sequence[_Phase], exact: _Exact) -> Row:
+def _row(loop: str, phase: str, found: Sequence[_Phase], steady: Sequence[_Phase], exact: Exact) -> Row:
     outcomes = [one.outcome for one in found]
     p99 = np.array([one.quantile(0.99) for one in outcomes])
     return {
@@ -231,6 +185,3 @@ def _row(loop: str, phase: str, found: Sequence[_Phase], steady: Sequence[_Phase
         "failed": sum(one.failures.total() for one in outcomes),
         "inconsistent": sum(exact.inconsistent(one.answers) for one in outcomes),
     }
-
-
-_answer = msgspec.json.Decoder(RankResponse).decode

@@ -92,10 +92,10 @@ class Catalogue:
         return json.dumps(self.request(number, candidates, **options), separators=(",", ":")).encode()
 
 
-def rows(request: Mapping[str, Any]) -> Batch:
+def rows(request: Mapping[str, Any], spec: str = SPEC) -> Batch:
     """A request, encoded."""
     candidates = request["candidates"]
-    return Encoder(FeatureSpec.from_toml(SPEC)).batch(
+    return Encoder(FeatureSpec.from_toml(spec)).batch(
         [one["id"] for one in candidates],
         [one["features"] for one in candidates],
         user_id=request["user"]["id"],
@@ -105,10 +105,15 @@ def rows(request: Mapping[str, Any]) -> Batch:
 
 
 class Model:
-    """The network, with parameters that vary as learned ones do and a gate open for half of the candidates."""
+    """The network, with parameters that vary as learned ones do and a gate open for half of the candidates.
 
-    def __init__(self, seed: int = 0) -> None:
-        self.network = ClickNetwork(FeatureSpec.from_toml(SPEC), NetworkConfig())
+    Args:
+        spec: with the fields of SPEC.
+    """
+
+    def __init__(self, seed: int = 0, *, spec: str = SPEC, config: NetworkConfig | None = None) -> None:
+        self.spec = spec
+        self.network = ClickNetwork(FeatureSpec.from_toml(spec), config or NetworkConfig())
         self.learner = Learner(self.network, learning_rate=1e-3, seed=seed)
         with torch.no_grad():
             for name, value in self.params.items():
@@ -124,7 +129,7 @@ class Model:
         """Shifts the bias of the gate's output so that it is open for half of the candidates of many requests."""
         catalogue, naive, above = Catalogue(), NaiveNetwork(self.params), []
         for number in range(8):
-            batch = rows(catalogue.request(number, 500))
+            batch = rows(catalogue.request(number, 500), self.spec)
             h = naive.embed(torch.from_numpy(batch.context_index), torch.from_numpy(batch.item_index))
             above.append(torch.logit(naive.click(h)) - torch.logit(naive.threshold(h)))
         self.params["gate.out.bias"] += torch.cat(above).median()
@@ -154,7 +159,7 @@ class Versions:
         )
         refused = TrainerMetrics(CollectorRegistry()).refused
         self._publisher = Publisher(
-            store, trainer, spec=SPEC, graphs=model.graphs, keep=keep, guard=Guard(UNGUARDED), refused=refused
+            store, trainer, spec=model.spec, graphs=model.graphs, keep=keep, guard=Guard(UNGUARDED), refused=refused
         )
 
     def publish(self) -> Manifest:
