@@ -1,7 +1,7 @@
 """Values of one column of the feature spec, all rows at once, to table rows and weights. numpy only."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, repeat
 from typing import Any, Final
 
@@ -14,9 +14,20 @@ from models.types import Array
 #: Of a row, either way. Ours: a standardised number beyond it is an outlier or a wrong unit.
 LARGEST_WEIGHT = 10.0
 
-BIG_ENDIAN = np.dtype(">u8")  # as xxhash writes a digest
-
 Values = Sequence[Any]  # (R,) of one column, None where there is none
+
+#: R texts for each of C seeds, (C,) uint64 -> (C, R) uint64, their xxh3-64. Raises TypeError where one is no text.
+HashTexts = Callable[[Sequence[Sequence[str]], Array], Array]
+
+_BIG_ENDIAN = np.dtype(">u8")  # as xxhash writes a digest
+
+
+def hash_texts(texts: Sequence[Sequence[str]], seeds: Array) -> Array:
+    """See `HashTexts`."""
+    pairs = zip(texts, seeds.tolist(), strict=True)
+    digests = (map(xxh3_64_digest, map(str.encode, some), repeat(seed)) for some, seed in pairs)
+    hashes = np.frombuffer(b"".join(chain.from_iterable(digests)), _BIG_ENDIAN)
+    return hashes.reshape(len(seeds), len(texts[0])).astype(np.uint64)
 
 
 class RefusedError(ValueError):
@@ -30,12 +41,14 @@ class RefusedError(ValueError):
 class Columns:
     """Columns that are filled together."""
 
-    def __init__(self, columns: Sequence[Column]) -> None:
+    def __init__(self, columns: Sequence[Column], hash_texts: HashTexts = hash_texts) -> None:
         self.columns: Final = columns
+        self._hash = hash_texts
         self._categorical = [number for number, one in enumerate(columns) if one.field.kind == "categorical"]
         self._others = [number for number, one in enumerate(columns) if one.field.kind != "categorical"]
         hashed = [columns[number] for number in self._categorical]
         self._slots = [column.start for column in hashed]
+        self._seeds = np.array([column.seed for column in hashed], dtype=np.uint64)
         self._buckets = np.array([[column.field.buckets] for column in hashed], dtype=np.uint64)
         self._first = np.array([[column.offset + 1] for column in hashed], dtype=np.int32)
 
@@ -49,13 +62,15 @@ class Columns:
             self._fill_categorical([values[number] for number in self._categorical], index)
         for number in self._others:
             column = self.columns[number]
-            fill = _fill_numeric if column.field.kind == "numeric" else _fill_multi_hot
-            fill(column, values[number], index, weight)
+            if column.field.kind == "numeric":
+                _fill_numeric(column, values[number], index, weight)
+            else:
+                self._fill_multi_hot(column, values[number], index, weight)
 
     def first_refusal(self, values: Sequence[Values]) -> tuple[str, int, RefusedError]:
         """The first value that `fill` refuses, column by column: its field, its row, and why."""
         for column, given in zip(self.columns, values, strict=True):
-            alone, slots = Columns([column]), column.start + column.field.slots
+            alone, slots = Columns([column], self._hash), column.start + column.field.slots
             index, weight = np.zeros((1, slots), np.int32), np.zeros((1, slots), np.float32)
             for row, value in enumerate(given):
                 try:
@@ -66,24 +81,34 @@ class Columns:
 
     def _fill_categorical(self, values: Sequence[Values], index: Array) -> None:
         """One 1-based bucket for each value; weights stay 1."""
-        digests, partial = [], []
-        for number, given in zip(self._categorical, values, strict=True):
-            column = self.columns[number]
-            try:
-                digests.append(_digests(given, column.seed))
-            except TypeError:  # not all are texts
-                texts = ["" if value is None else _text(value) for value in given]
-                digests.append(_digests(texts, column.seed))
-                partial.append((column, [value is None for value in given]))
-        hashes = np.frombuffer(b"".join(digests), BIG_ENDIAN).reshape(len(digests), -1)
-        index[:, self._slots] = ((hashes % self._buckets).astype(np.int32) + self._first).T
-        for column, missing in partial:
-            index[missing, column.start] = column.offset
+        try:
+            hashes, missing = self._hash(values, self._seeds), None
+        except TypeError:  # not all are texts
+            missing = np.array([[value is None for value in given] for given in values])
+            texts = [["" if value is None else _text(value) for value in given] for given in values]
+            hashes = self._hash(texts, self._seeds)
+        rows = (hashes % self._buckets).astype(np.int32) + self._first
+        if missing is not None:
+            np.copyto(rows, self._first - 1, where=missing)  # a field's own row 0
+        index[:, self._slots] = rows.T
 
-
-def _digests(texts: Iterable[str], seed: int) -> bytes:
-    """8 bytes each. Raises TypeError where one is no text."""
-    return b"".join(map(xxh3_64_digest, map(str.encode, texts), repeat(seed)))
+    def _fill_multi_hot(self, column: Column, values: Values, index: Array, weight: Array) -> None:
+        """A bucket for each value of a bag, of equal weights."""
+        field = column.field
+        bags = [() if value is None else value for value in values]
+        if not all(issubclass(kind, list | tuple) for kind in set(map(type, bags))):
+            odd = next(value for value in bags if not isinstance(value, list | tuple))
+            raise RefusedError("feature_type", f"expected a list of strings or integers, not {_kind(odd)}")
+        size = np.fromiter(map(len, bags), np.int64, len(bags))
+        if size.max() > field.max_values:
+            raise RefusedError("feature_too_many_values", f"{size.max()} values, at most {field.max_values} allowed")
+        texts = list(map(_text, chain.from_iterable(bags)))
+        (hashes,) = self._hash([texts], np.array([column.seed], dtype=np.uint64))
+        slots = slice(column.start, column.start + field.slots)
+        taken = np.arange(field.slots) < size[:, None]  # (R, slots)
+        index[:, slots][taken] = (hashes % np.uint64(field.buckets)).astype(np.int32) + (column.offset + 1)
+        share = 1.0 / np.maximum(size, 1) if field.pooling == "mean" else np.ones(len(size))
+        weight[:, slots][taken] = share.repeat(size)
 
 
 def _text(value: object) -> str:
@@ -95,25 +120,6 @@ def _text(value: object) -> str:
     if isinstance(value, int):
         return str(value)
     raise RefusedError("feature_type", f"expected a string or an integer, not {_kind(value)}")
-
-
-def _fill_multi_hot(column: Column, values: Values, index: Array, weight: Array) -> None:
-    """A bucket for each value of a bag, of equal weights."""
-    field = column.field
-    bags = [() if value is None else value for value in values]
-    if not all(issubclass(kind, list | tuple) for kind in set(map(type, bags))):
-        odd = next(value for value in bags if not isinstance(value, list | tuple))
-        raise RefusedError("feature_type", f"expected a list of strings or integers, not {_kind(odd)}")
-    size = np.fromiter(map(len, bags), np.int64, len(bags))
-    if size.max() > field.max_values:
-        raise RefusedError("feature_too_many_values", f"{size.max()} values, at most {field.max_values} allowed")
-    texts = map(_text, chain.from_iterable(bags))
-    hashes = np.frombuffer(_digests(texts, column.seed), BIG_ENDIAN)
-    slots = slice(column.start, column.start + field.slots)
-    taken = np.arange(field.slots) < size[:, None]  # (R, slots)
-    index[:, slots][taken] = (hashes % np.uint64(field.buckets)).astype(np.int32) + (column.offset + 1)
-    share = 1.0 / np.maximum(size, 1) if field.pooling == "mean" else np.ones(len(size))
-    weight[:, slots][taken] = share.repeat(size)
 
 
 def _fill_numeric(column: Column, values: Values, index: Array, weight: Array) -> None:

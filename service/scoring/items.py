@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from models.features import Encoder, FeatureError, Features, Row, item_hashes
+from models.features import Encoder, FeatureError, Features, Row
 from models.spec import FeatureSpec
 from models.types import Array
 from service.scoring.rows import RowTable
@@ -64,7 +64,7 @@ class ItemStore:
         """The rows of B ids. None where there are no items, and none are on their way."""
         if self.complete and not len(self):
             return None
-        hashes = item_hashes(ids)
+        hashes = self.encoder.item_hashes(ids)
         rows = self._table.find(hashes)
         known = rows != 0
         weight = np.ones((len(ids), self._layout.slots), dtype=np.float32)
@@ -88,9 +88,9 @@ class ItemStore:
         ids, index, weight = self._encode(given)
         outcomes: Counter[Outcome] = Counter()
         outcomes["misfit"] = len(given) - len(ids)
-        self._forget(item_hashes(list(given.keys() - set(ids))))
-        outcomes["deleted"] = self._forget(item_hashes(list(items.keys() - given.keys())))
-        rows = self._claim(item_hashes(ids))
+        self._forget(self.encoder.item_hashes(list(given.keys() - set(ids))))
+        outcomes["deleted"] = self._forget(self.encoder.item_hashes(list(items.keys() - given.keys())))
+        rows = self._claim(self.encoder.item_hashes(ids))
         stored = rows != 0
         outcomes["stored"], outcomes["full"] = int(stored.sum()), int((~stored).sum())
         rows = rows[stored]

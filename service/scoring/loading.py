@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from models.features import Encoder
 from models.spec import FeatureSpec, SpecError
 from models.types import Array, Batch, Scores
 from service import checkpoints
@@ -68,7 +67,7 @@ def load(
     )
     _check_golden(engine, manifest, checkpoints.load_golden(store, manifest))
     same = previous if previous and previous.encoder.spec == spec else None
-    encoder = same.encoder if same else Encoder(spec)
+    encoder = same.encoder if same else engines.encoder(kind, spec)
     return Loaded(
         content=content,
         encoder=encoder,

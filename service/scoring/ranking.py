@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from models.features import Encoder, FeatureError, Features, item_hashes
+from models.features import Encoder, FeatureError, Features
 from models.noise import combine
 from models.slate import choose
 from models.types import Array, Batch, Scores, Slate
@@ -112,7 +112,7 @@ def _encode_items(loaded: Loaded, ids: Sequence[str], features: Sequence[Feature
     bare = [one is None for one in features]
     found = loaded.items.find(ids) if any(bare) else None
     if found is None:
-        return _Items(loaded.encoder.items(ids, features), item_hashes(ids))
+        return _Items(loaded.encoder.items(ids, features), loaded.encoder.item_hashes(ids))
     stored = found.known & bare
     if stored.all():
         return _Items((found.index, found.weight), found.item_hash)

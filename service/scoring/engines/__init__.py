@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from models.features import Encoder
 from models.noise import draw
+from models.spec import FeatureSpec
 from models.types import Array, Batch, Noise, NoiseInput, Scores
 from service.checkpoints import Manifest
 
@@ -80,6 +82,18 @@ class Engine(Protocol):
             Unavailable: not_ready, while the scorer stops.
         """
         ...
+
+
+def encoder(kind: Kind, spec: FeatureSpec) -> Encoder:
+    """The encoder that goes with an engine: with the native one its hashes are compiled, too.
+
+    Raises OSError: they were not.
+    """
+    if kind != "native":
+        return Encoder(spec)
+    from service.scoring.engines.texts import HashTexts
+
+    return Encoder(spec, HashTexts())
 
 
 def load(

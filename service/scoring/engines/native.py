@@ -16,7 +16,7 @@ from models.types import Array, Batch, Noise, Scores
 from service.checkpoints import Manifest, ServedStrategy
 from service.errors import CheckpointError
 from service.scoring.engines import SeededNoise
-from service.scoring.engines.kernel import Kernel, Method
+from service.scoring.engines.kernel import Kernel, Method, dropout
 from service.scoring.engines.onnx import OnnxEngine
 
 _GATES = ("none", "fixed", "learned")  # by their number in C
@@ -84,7 +84,12 @@ class NativeEngine:
     async def submit(
         self, strategy: str, batch: Batch, noise: SeededNoise, lambda_: float, impressions: Array
     ) -> Scores:
-        return self.scores(strategy, batch, noise, lambda_, impressions)
+        method = self._methods.get(strategy)
+        if method is None:
+            return self._others.scores(strategy, batch, noise, lambda_, impressions)
+        (masks,) = noise.inputs
+        drawn = dropout(masks, request_seed=noise.request_seed, version=noise.version, item_hash=noise.item_hash)
+        return self._kernel.scores(method, batch, drawn, lambda_, impressions)
 
 
 def method(options: Mapping[str, object]) -> Method | None:

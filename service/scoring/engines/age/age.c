@@ -135,6 +135,9 @@ static void embed(const Side *side, const int32_t *index, const float *weight, f
 #include "method.h"
 #endif
 
+#include "hash.h"
+#include "noise.h"
+
 /* Checksum of these files, which tells `kernel.py` whether it reads the same ones. */
 const uint32_t age_source = SOURCE;
 
@@ -173,4 +176,31 @@ int age_scores(int path, const Network *network, const Method *method, const Req
 #endif
     (void)path;
     return scores_portable(network, method, request);
+}
+
+/* Hashes of `count` texts that stand in `texts`, a NUL between any two; text i has the seed seeds[i / each].
+ *
+ * Returns 1; or 0 where one has a NUL in it, or is longer than hash.h knows. */
+int age_hashes(const uint8_t *texts, size_t size, size_t count, size_t each, const uint64_t *seeds, uint64_t *hashes)
+{
+    const uint8_t *end = texts + size;
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *stop = memchr(texts, 0, end - texts);
+        if ((stop == NULL) != (i + 1 == count)) return 0;
+        if (!stop) stop = end;
+        if (stop - texts > LONGEST_TEXT) return 0;
+        hashes[i] = hash(texts, stop - texts, seeds[i / each]);
+        texts = stop + 1;
+    }
+    return 1;
+}
+
+/* Dropout masks (S, R, U) of a request or version, R = 1, or of each of its R candidates, by their hashes. */
+void age_dropout(uint64_t seed, uint64_t name, const uint64_t *item_hash, int rows, int draws, int units, double rate,
+                 float *masks)
+{
+    for (int row = 0; row < rows; row++) {
+        const uint64_t key = combine(item_hash ? combine(seed, item_hash[row]) : seed, name);
+        dropout(key, draws, units, (size_t)rows * units, rate, masks + (size_t)row * units);
+    }
 }
