@@ -25,6 +25,7 @@ COMMANDS = {
     "replay": Entry("Judge strategies on a log of uniformly random traffic.", "train"),
     "report": Entry("The papers' tables, with our own figures beside theirs.", "train"),
     "world": Entry("A semi-real world from a real log, for reports and tuning.", "train"),
+    "tune": Entry("Options of a method that pay in simulated worlds, found and recorded.", "train,tune"),
     "ingest": Entry("Warm start: learn from a historical log before the first request.", "train,demo"),
     "chaos trainer": Entry("Kill the trainer over and over, and compare every bit.", "train,demo"),
     "chaos swaps": Entry("Change versions under load, and compute every answer again.", "serve,train,demo"),

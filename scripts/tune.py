@@ -1,0 +1,123 @@
+"""agerank tune: options of a method that pay in simulated worlds, found by optuna and recorded."""
+
+import json
+import os
+import statistics
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import optuna
+import typer
+from rich.console import Console
+
+from models.evaluation.driver import Protocol
+from models.evaluation.worlds.world import TUNING_SEEDS, check_seeds
+from models.registry import METHODS, Strategy, build
+from scripts.runs import Record, Results, revision, run_all
+from scripts.tune_spaces import WITHOUT_LAMBDA, ask
+from scripts.worlds import Life, scale_of
+
+GREEDY: dict[str, Any] = {"method": "greedy"}
+
+
+def tune(
+    method: Annotated[str, typer.Argument(help="Of docs/algorithms.md.")],
+    worlds: Annotated[
+        str, typer.Option(help="r6b, glm, ads_a, ads_b or files of `agerank world`, separated by commas.")
+    ] = "r6b",
+    trials: Annotated[int, typer.Option(min=1, help="How many this study shall have; those it has count.")] = 30,
+    seeds: Annotated[int, typer.Option(min=1, max=len(TUNING_SEEDS), help="Worlds of each kind a trial.")] = 3,
+    first_seed: Annotated[int, typer.Option(min=0, help="Below 100: reports never use these.")] = 0,
+    visits: Annotated[int | None, typer.Option(min=1, help="Of each life. Default: a quarter of the world's.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Hold every trial to this share of changed slots: all cost the same.")
+    ] = None,
+    study: Annotated[Path, typer.Option(help="SQLite file of the study; it goes on where it was.")] = Path(
+        "agerank-tune.db"
+    ),
+    runs: Annotated[
+        Path, typer.Option(help="JSON lines, one a finished run; runs that are in it are not repeated.")
+    ] = Path("agerank-tune.jsonl"),
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a CPU.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all trials, the best first.")] = False,
+) -> None:
+    """Search the options of a method for those with the most clicks in simulated worlds.
+
+    A trial is worth the mean gain in expected clicks over greedy, of all worlds and seeds alike. Only seeds 0 to 99 are
+    used, and no report ever uses those.
+
+        agerank tune age --worlds r6b,ads_b --trials 40
+    """
+    if method not in METHODS:
+        raise typer.BadParameter(f"no method {method!r}; there are {', '.join(sorted(METHODS))}", param_hint="METHOD")
+    if budget is not None and method in WITHOUT_LAMBDA:
+        raise typer.BadParameter(f"{method} has no strength to hold to a budget", param_hint="--budget")
+    span = range(first_seed, first_seed + seeds)
+    try:
+        check_seeds(span, tuning=True)
+        places = [(name, visits or scale_of(name).visits // 4) for name in worlds.split(",")]
+        build(method, {"method": method, "budget": budget})
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    judge = _Judge(places, span, jobs or os.cpu_count() or 1, Results(runs), quiet=as_json)
+    name = f"{method} {worlds} seeds {span.start}-{span.stop - 1} visits {visits} budget {budget}"
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    found = optuna.create_study(
+        study_name=name,
+        storage=f"sqlite:///{study}",
+        load_if_exists=True,
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=len(name)),
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        options = ask(trial, method, budget)
+        gains, changed = judge.gains(build(method, options))
+        for key, value in (("options", options), ("gains", gains), ("changed", changed), ("revision", revision())):
+            trial.set_user_attr(key, value)
+        return statistics.fmean(gains)
+
+    done = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in found.trials)
+    found.optimize(objective, n_trials=max(trials - done, 0))
+    _print(found, name, as_json=as_json)
+
+
+class _Judge:
+    """Lives of a strategy and of greedy, in the same worlds."""
+
+    def __init__(
+        self, places: Sequence[tuple[str, int]], seeds: range, processes: int, results: Results, *, quiet: bool
+    ) -> None:
+        self._places, self._seeds, self._processes = places, seeds, processes
+        self._results, self._quiet = results, quiet
+        self._greedy = [one.result["expected_clicks"] for one in self._lives(build("greedy", GREEDY))]
+
+    def gains(self, strategy: Strategy) -> tuple[list[float], float]:
+        """(gain over greedy in each world and seed, mean share of changed slots)."""
+        records = self._lives(strategy)
+        clicks = [one.result["expected_clicks"] for one in records]
+        gains = [one / base - 1.0 for one, base in zip(clicks, self._greedy, strict=True)]
+        return gains, statistics.fmean(one.result["changed"] for one in records)
+
+    def _lives(self, strategy: Strategy) -> list[Record]:
+        lives = []
+        for (world, visits), seed in product(self._places, self._seeds):
+            scale = scale_of(world)
+            protocol = Protocol(warm_up=scale.warm_up, update_every=scale.update_every)
+            lives.append(Life(world, strategy, seed, visits, protocol))
+        return run_all(lives, title=strategy.name, processes=self._processes, quiet=self._quiet, results=self._results)
+
+
+def _print(study: optuna.Study, name: str, *, as_json: bool) -> None:
+    trials = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    best = sorted(trials, key=lambda trial: -(trial.value or 0.0))
+    if as_json:
+        rows = [{"gain": trial.value, **trial.user_attrs} for trial in best]
+        print(json.dumps({"study": name, "trials": rows}, indent=1))
+        return
+    console = Console()
+    console.print(f"{name}: the best of {len(best)} trials")
+    for trial in best[:10]:
+        console.print(f"{trial.value:+.2%}  changed {trial.user_attrs['changed']:.1%}  {trial.user_attrs['options']}")

@@ -1,0 +1,93 @@
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from models.registry import METHODS, build
+from scripts.cli import app
+from scripts.tune_spaces import SPACES, STRENGTH, WITHOUT_LAMBDA, Choice, Range, ask, space
+
+Invoke = Callable[..., Result]
+
+
+class Corner:
+    """A trial that asks for an end of every range."""
+
+    def __init__(self, end: int) -> None:
+        self._end = end
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
+        assert log
+        assert 0.0 < low < high
+        return (low, high)[self._end]
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return choices[self._end]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_corner_of_a_space_is_a_strategy(method: str) -> None:
+    for end in (0, -1):
+        strategy = build(method, ask(Corner(end), method, None))
+        assert strategy.method == method
+        assert strategy.budget is None
+        if "lambda" in space(method, budget=None):
+            assert strategy.lambda_ == (STRENGTH.low, STRENGTH.high)[end]
+
+
+def test_a_budget_takes_the_place_of_the_strength() -> None:
+    options = ask(Corner(0), "ensemble", 0.05)
+    assert options["budget"] == 0.05
+    assert "lambda" not in options
+    assert "lambda" in space("ensemble", budget=None)
+
+
+def test_spaces_are_of_methods_that_exist() -> None:
+    assert set(SPACES) <= set(METHODS)
+    assert set(WITHOUT_LAMBDA) <= set(METHODS)
+    assert all(isinstance(one, Range | Choice) for options in SPACES.values() for one in options.values())
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    pytest.importorskip("optuna")
+    monkeypatch.chdir(tmp_path)
+    size = ("--worlds", "glm", "--visits", 300, "--seeds", 2, "--jobs", 1)
+    return lambda *arguments: CliRunner().invoke(app, ["tune", *map(str, (*arguments, *size))])
+
+
+def test_a_study_is_recorded_and_goes_on(invoke: Invoke, tmp_path: Path) -> None:
+    first = invoke("epsilon_greedy", "--trials", 2, "--json")
+    assert first.exit_code == 0, first.output
+    lives = (tmp_path / "agerank-tune.jsonl").read_text().splitlines()
+    assert {json.loads(line)["settings"]["seed"] for line in lives} == {0, 1}
+    done = json.loads(invoke("epsilon_greedy", "--trials", 3, "--json").stdout)
+    assert len(done["trials"]) == 3
+    gains = [trial["gain"] for trial in done["trials"]]
+    assert gains == sorted(gains, reverse=True)
+    for trial in done["trials"]:
+        assert trial["gain"] == pytest.approx(sum(trial["gains"]) / 2)
+        build("epsilon_greedy", trial["options"])
+    assert {trial["gain"] for trial in json.loads(first.stdout)["trials"]} <= set(gains)
+    assert "the best of 3 trials" in invoke("epsilon_greedy", "--trials", 3).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("witchcraft",), "no method 'witchcraft'"),
+        (("greedy", "--budget", 0.1), "no strength"),
+        (("age", "--budget", 7), "budget must lie"),
+        (("age", "--first-seed", 99), "for reports"),
+        (("age", "--worlds", "mars"), "no world 'mars'"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(arguments: tuple[object, ...], message: str) -> None:
+    pytest.importorskip("optuna")
+    done = CliRunner().invoke(app, ["tune", *map(str, arguments), "--trials", "1", "--seeds", "2", "--jobs", "1"])
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.replace("\u2502", " ").split())
