@@ -28,6 +28,7 @@ COMMANDS = {
     "tune": Entry("Options of a method that pay in simulated worlds, found and recorded.", "train,tune"),
     "ingest": Entry("Warm start: learn from a historical log before the first request.", "train,demo"),
     "chaos trainer": Entry("Kill the trainer over and over, and compare every bit.", "train,demo"),
+    "chaos redis": Entry("Kill and pause Redis under load, and count every event.", "serve,train,demo"),
     "chaos swaps": Entry("Change versions under load, and compute every answer again.", "serve,train,demo"),
     "bench engine": Entry("What exploration costs in the engine, and what it would cost naively.", "serve,train"),
     "bench http": Entry("Our server, exploring, against others that do not explore.", "serve,train,demo,bench"),

@@ -4,6 +4,8 @@
     redis      Redis killed and paused under load: no accepted event is lost, ranking goes on
     swaps      versions change under load: nothing fails, and no answer mixes two of them
 
+    visitors   rankings and reports over HTTP, which are sent again until they are accepted
+    counts     what the log holds then, and what its trainer made of it
     traffic    a log with everything in it that a network does to events
     lives      trainers that can be killed, and what each was at when it died
     versions   what those leave behind, compared

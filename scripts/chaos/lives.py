@@ -25,6 +25,8 @@ from service.checkpoints import LocalStore
 from service.events import decode_announcement
 from service.streams import FIELD, START, StreamNames
 
+Metrics = dict[tuple[str, ...], float]  # (name, values of its labels) -> value
+
 PATIENCE_S = 120.0  # in which a trainer reads its log, or ends
 POLL_S = 0.0005
 
@@ -157,19 +159,24 @@ def read_all(life: Life, port: int, streams: tuple[str, ...]) -> dict[str, int]:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         life.check()
-        found = _metrics(port)
-        if found is not None and all(found.get(("agerank_stream_lag_entries", one)) == 0 for one in streams):
-            return {label: int(value) for (name, label), value in found.items() if name == "agerank_join_total"}
+        found = metrics(port)
+        if found and all(found.get(("agerank_stream_lag_entries", one)) == 0 for one in streams):
+            return joined(found)
         time.sleep(0.05)
     raise ChaosError(f"a trainer had not read its log after {PATIENCE_S:g} s")
 
 
-def _metrics(port: int) -> dict[tuple[str, str], float] | None:
-    """(name, value of its only label) -> value; None where nobody answers yet."""
+def metrics(port: int) -> Metrics:
+    """What a process tells at /metrics; nothing where nobody answers."""
     try:
         with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             text = answer.read().decode()
     except OSError:
-        return None
+        return {}
     samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
-    return {(one.name, *one.labels.values()): one.value for one in samples if len(one.labels) == 1}  # type: ignore[misc]
+    return {(one.name, *one.labels.values()): one.value for one in samples}
+
+
+def joined(found: Metrics) -> dict[str, int]:
+    """What a trainer made of the events, by result."""
+    return {labels[0]: int(value) for (name, *labels), value in found.items() if name == "agerank_join_total"}
