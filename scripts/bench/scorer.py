@@ -1,7 +1,8 @@
-"""Our own server as a benchmark runs it: `agerank serve` on one core, its log's server on another."""
+"""Our own processes as a benchmark runs them: `agerank serve` on one core, its log's server and trainer on another."""
 
 import json
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,15 +31,18 @@ def log_server(folder: Path, cores: Cores) -> Iterator[str]:
 
 
 @contextmanager
-def scorer(folder: Path, redis_url: str, cores: Cores, **settings: str | float) -> Iterator[Server]:
+def scorer(
+    folder: Path, redis_url: str, cores: Cores, *, spec: str = SPEC, **settings: str | float | list[int]
+) -> Iterator[Server]:
     """`agerank serve` in this folder, ready once it is waited for: its version must be there by then.
 
     Args:
+        spec: features of a trainer that is to run in this folder, too.
         settings: besides ours.
     """
     folder.mkdir(parents=True, exist_ok=True)
     features, config = folder / "features.toml", folder / "agerank.toml"
-    features.write_text(SPEC, encoding="utf-8")
+    features.write_text(spec, encoding="utf-8")
     port = free_port(0)
     given = {
         "data_dir": str(folder / "data"),
@@ -59,6 +63,22 @@ def scorer(folder: Path, redis_url: str, cores: Cores, **settings: str | float) 
         ready="/readyz",
         core=cores.server,
         log=folder / "serve.log",
+        environment=environment(folder, config),
+    ) as server:
+        yield server
+
+
+@contextmanager
+def trainer(folder: Path, cores: Cores) -> Iterator[Server]:
+    """`agerank train` for the scorer that runs in this folder, with the same settings: they must name `trainer_port`."""
+    config = folder / "agerank.toml"
+    with Server(
+        "agerank train",
+        (sys.executable, "-m", "scripts.cli", "train"),
+        port=tomllib.loads(config.read_text(encoding="utf-8"))["trainer_port"],
+        ready="/metrics",
+        core=min(cores.others),
+        log=folder / "train.log",
         environment=environment(folder, config),
     ) as server:
         yield server
