@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from scripts.launch import is_first, launch
 from service.errors import ServiceError
 from service.settings import SettingsError, read
 from service.training.__main__ import train as run
@@ -16,6 +17,9 @@ def train(
         Path | None, typer.Option(help="Settings file. Default: AGERANK_CONFIG, else agerank.toml where there is one.")
     ] = None,
     burst: Annotated[bool, typer.Option("--burst", help="Read the log to its end, publish, and stop.")] = False,
+    ranks: Annotated[
+        int, typer.Option(min=1, help="Processes that train together on this machine, through torchrun's launcher.")
+    ] = 1,
     json: Annotated[
         bool, typer.Option("--json", help="When it stops, say in JSON what was learned: a list with one row.")
     ] = False,
@@ -35,15 +39,23 @@ def train(
 
     Needs a Redis or Valkey: AGERANK_REDIS_URL names it; without one the trainer starts one in `data_dir`, or joins the
     one that the scorer started there.
+
+    With `--ranks 2`, two processes read half of the partitions each and compute half of every gradient; the weights
+    are those of one process but for the rounding of sums. On several machines, start the ranks with torchrun:
+    `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-endpoint HOST:PORT -m service.training`.
     """
     try:
-        progress, version = run(read(config), burst=burst)
+        settings = read(config)
+        if ranks > 1:
+            launch(ranks, ["train", *["--burst"] * burst, *["--json"] * json])
+            return
+        progress, version = run(settings, burst=burst)
     except SettingsError as error:
         raise typer.BadParameter(str(error)) from None
     except (ServiceError, OSError) as error:
         typer.echo(f"the trainer cannot go on: {error}", err=True)
         raise typer.Exit(1) from None
-    if json:
+    if json and is_first():
         measured = {name: progress.metrics().get(name) for name in ("log_loss", "pcoc")}
         row = {"examples": progress.examples, "steps": progress.steps, "version": version, **measured}
         print(msgspec.json.encode([row]).decode(), flush=True)

@@ -13,7 +13,7 @@ from datetime import timedelta
 import torch
 import torch.distributed
 from torch import Tensor
-from torch.distributed import ProcessGroup
+from torch.distributed import ProcessGroup, Work
 
 # A rank that is killed ends the others at once, for their connections break. One that waits for Redis, or for slow
 # storage, is waited for.
@@ -23,7 +23,9 @@ _LENGTH = struct.Struct("<q")
 
 
 class Ranks:
-    """All of them, as one of them sees it. Every method but `share` and `owns` waits for the same call on every rank.
+    """All of them, as one of them sees it.
+
+    Every method but `share` and `owns` waits for the same call on every rank, and raises OSError where one is gone.
 
     Args:
         group: that they talk over, None for one alone.
@@ -48,7 +50,7 @@ class Ranks:
     def add(self, values: Tensor) -> None:
         """Sums (N,) over all ranks, in place."""
         if self._group:
-            self._group.allreduce([values]).wait()
+            _done(self._group.allreduce([values]))
 
     def gather(self, content: bytes) -> list[bytes]:
         """What every rank gives, in their order."""
@@ -69,7 +71,7 @@ class Ranks:
         lengths = [_LENGTH.unpack(one)[0] for one in self.gather(_LENGTH.pack(len(content)))]
         own = _tensor(content, max(lengths))
         parts = [] if self.rank else [torch.empty_like(own) for _ in lengths]
-        self._group.gather([parts] if parts else [], [own]).wait()
+        _done(self._group.gather([parts] if parts else [], [own]))
         return [part[:length].numpy().tobytes() for part, length in zip(parts, lengths, strict=False)]
 
     def spread(self, content: bytes) -> bytes:
@@ -78,30 +80,34 @@ class Ranks:
             return content
         length = _LENGTH.unpack(self.gather(_LENGTH.pack(len(content)))[0])[0]
         own = _tensor(content if self.rank == 0 else b"", length)
-        self._group.broadcast([own]).wait()
+        _done(self._group.broadcast([own]))
         return own.numpy().tobytes()
 
     def _all(self, group: ProcessGroup, content: bytes, width: int) -> list[bytes]:
         own = _tensor(content, width)
         parts = [torch.empty_like(own) for _ in range(self.size)]
-        group.allgather([parts], [own]).wait()
+        _done(group.allgather([parts], [own]))
         return [part.numpy().tobytes() for part in parts]
 
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """The ranks that torchrun started, or one alone. Comes when all are there, and ends when all have left."""
+    """The ranks that torchrun started, or one alone. Comes when all are there."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Ranks()
         return
     torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
+    yield Ranks(torch.distributed.group.WORLD)
+    # Not where one of us fails: it would wait for the others, who wait for it.
+    torch.distributed.destroy_process_group()
+
+
+def _done(work: Work) -> None:
     try:
-        ranks = Ranks(torch.distributed.distributed_c10d._get_default_group())
-        yield ranks
-        ranks.gather(b"")
-    finally:
-        torch.distributed.destroy_process_group()
+        work.wait()
+    except RuntimeError as error:  # of gloo, which goes on with good wishes
+        raise ConnectionError(f"another rank is gone: {str(error).partition('. ')[0]}") from None
 
 
 def _tensor(content: bytes, width: int) -> Tensor:

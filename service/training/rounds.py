@@ -38,7 +38,7 @@ class Rounds:
         ranks: all of them.
 
     Attributes:
-        positions: stream -> last entry read; further than what was fed, where other ranks are behind.
+        positions: our stream -> last entry read; further than what was fed, where other ranks are behind.
     """
 
     def __init__(self, reader: LogReader, ranks: Ranks) -> None:
@@ -68,8 +68,8 @@ class Rounds:
         return found
 
     def go_on(self, positions: Mapping[str, str]) -> None:
-        """The next read goes on from these positions of some streams."""
-        self.positions |= positions
+        """The next read goes on from these positions, as far as they are of our streams."""
+        self.positions |= {stream: positions[stream] for stream in self._reader.streams if stream in positions}
 
     def agree(self, word: Word) -> tuple[list[Entry], Word]:
         """Waits for all ranks. Returns what is to be fed now, and what the ranks come to."""
