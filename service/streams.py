@@ -3,7 +3,8 @@
 An entry has one field, `e`, its payload. A position is an entry's id, "ms-seq", and the id's milliseconds are the clock
 of the join. Entries of all input streams are read merged by (ms, seq, stream), an order that depends on nothing but the
 entries: not on how they are chunked, not on when the reader was started. Two things hold it up: all streams live on one
-server, whose clock does not step back, and whoever sets ids itself appends in that order (see `service.appends`).
+server, whose clock does not step back, and whoever sets ids itself appends in that order (see `service.appends`). Ids
+far in the future hold nobody up (see `service.redating`).
 
 Redis that is down surfaces as `redis.exceptions.RedisError`: the caller decides what that means.
 """
@@ -17,6 +18,7 @@ import redis
 
 from models.noise import seed_of
 from service.connections import LONGEST_BLOCK_MS
+from service.redating import FUTURE_MS, redate
 
 START = "0-0"  # the position before the first entry
 LAST = 2**64 - 1, 0  # (ms, seq) beyond all entries, but for those that set their ids to it
@@ -103,12 +105,20 @@ class LogReader:
         names: whose inputs are read.
         owns: which partitions' inputs, None for all.
         count: most entries fetched from one stream at a time.
+        redated: is told of streams and how many of their entries came back from the future (see `service.redating`).
     """
 
     def __init__(
-        self, client: redis.Redis, names: StreamNames, *, owns: Callable[[int], bool] | None = None, count: int = 1_000
+        self,
+        client: redis.Redis,
+        names: StreamNames,
+        *,
+        owns: Callable[[int], bool] | None = None,
+        count: int = 1_000,
+        redated: Callable[[str, int], None] | None = None,
     ) -> None:
-        self._client, self._count = client, count
+        self._client, self._count, self._tell = client, count, redated
+        self._redated_ms: dict[str, int] = {}  # when that was last done
         self.streams = [one for one in names.inputs if owns is None or owns(partition_of(one))]
 
     def read(self, positions: Mapping[str, str], *, block_ms: int) -> list[Entry]:
@@ -125,6 +135,8 @@ class LogReader:
         until_ms = None
         while True:
             now_ms, found = self._fetch(positions)
+            if self._redated(positions, now_ms, found):
+                continue
             ready, end = self._ready(now_ms, found)
             until_ms = until_ms or now_ms + min(block_ms, LONGEST_BLOCK_MS)
             if ready or now_ms >= until_ms:
@@ -143,6 +155,20 @@ class LogReader:
             pipe.xread(after, count=self._count)
             (seconds, micros), reply = pipe.execute()
         return seconds * 1000 + micros // 1000, entries_of(reply)
+
+    def _redated(self, positions: Mapping[str, str], now_ms: int, found: Mapping[str, list[Entry]]) -> bool:
+        """Whether there were entries of the future, which now are of today."""
+        moved = 0
+        for stream, entries in found.items():
+            # The server stands still meanwhile, so whoever keeps writing them waits, with his partition.
+            again_ms = self._redated_ms.get(stream, 0) + FUTURE_MS
+            if entries[-1].time_ms > now_ms + FUTURE_MS and now_ms >= again_ms:
+                number = redate(self._client, stream, after=order(positions.get(stream, START)), now_ms=now_ms)
+                self._redated_ms[stream] = now_ms
+                moved += number
+                if number and self._tell:
+                    self._tell(stream, number)
+        return moved > 0
 
     def _ready(self, now_ms: int, found: Mapping[str, list[Entry]]) -> tuple[list[Entry], tuple[int, int]]:
         """What no entry still to come can precede, in order, and up to where that is."""

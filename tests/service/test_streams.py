@@ -13,10 +13,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service.appends import append_batch
 from service.connections import connect
+from service.redating import FUTURE_MS
 from service.streams import START, Entry, LogReader, StreamNames, lost, order
 from service.valkey import EmbeddedServer
 
-AHEAD_MS = 3_600_000  # an hour
+AHEAD_MS = FUTURE_MS // 2
 
 
 def follow(reader: LogReader, positions: dict[str, str], *, block_ms: int = 0) -> list[Entry]:
