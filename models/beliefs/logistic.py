@@ -18,14 +18,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from models.beliefs.belief import Belief, Lesson, State
 from models.beliefs.rows import Read, by_table, of_examples, sides, weighted_sum, zeros
 from models.networks.click import ClickNetwork, Params
 from models.types import Batch
 
-#: Steps towards the argmin; each is a Newton step of the diagonal, short enough for features that come together.
-_STEPS = 20
+#: Newton steps towards the argmin at most, halvings of one that went too far, and steps of conjugate gradients in one.
+_STEPS, _HALVINGS, _INNER = 8, 12, 12
 _BIAS = "bias"  # where tables have their names
 
 
@@ -60,12 +61,7 @@ class Logistic(Belief):
         reads = of_examples(network, lesson)
         features = _compact(reads)
         prior, q = (features.gather(state, kind) for kind in ("mean", "precision"))
-        w = prior.clone()
-        pace = 1.0 / float((features.weight != 0).sum(1).max())  # Jacobi steps go no further than all of them may
-        for _ in range(_STEPS):
-            p = torch.sigmoid(features.dot(w))
-            slope = q * (w - prior) + features.back(p - lesson.label)
-            w -= pace * slope / (q + features.back(p * (1.0 - p), power=2))
+        w = _argmin(features, prior, q, lesson.label)
         p = torch.sigmoid(features.dot(w))
         features.scatter(state, "mean", w)
         features.scatter(state, "precision", q + features.back(p * (1.0 - p), power=2))
@@ -109,6 +105,45 @@ class _Features(NamedTuple):
         """Sum over examples of x^power times their values, (B,) -> (N,)."""
         total = torch.zeros(sum(len(rows) for rows in self.rows.values()))
         return total.index_add_(0, self.place.flatten(), (self.weight**power * values[:, None]).flatten())
+
+
+def _argmin(features: _Features, prior: Tensor, q: Tensor, label: Tensor) -> Tensor:
+    """w (N,) of the module's equation, by Newton's method."""
+
+    def objective(w: Tensor) -> Tensor:
+        logit = features.dot(w)
+        return 0.5 * (q * (w - prior) ** 2).sum() + (functional.softplus(logit) - label * logit).sum()
+
+    w, value = prior, objective(prior)
+    for _ in range(_STEPS):
+        p = torch.sigmoid(features.dot(w))
+        step = _solve(features, q, p * (1.0 - p), q * (w - prior) + features.back(p - label))
+        for _ in range(_HALVINGS):
+            lower = objective(w - step)
+            if lower < value:
+                break
+            step = step / 2.0
+        else:
+            break  # as low as rounding lets it be
+        w, value = w - step, lower
+    return w
+
+
+def _solve(features: _Features, q: Tensor, curvature: Tensor, slope: Tensor) -> Tensor:
+    """(diag(q) + X' diag(curvature) X)^-1 slope, by conjugate gradients preconditioned with the diagonal."""
+    diagonal = q + features.back(curvature, power=2)
+    found, rest = torch.zeros_like(slope), slope
+    way = near = rest / diagonal
+    for _ in range(_INNER):
+        if not bool((rest != 0).any()):
+            break
+        image = q * way + features.back(curvature * features.dot(way))
+        length = (rest * near).sum()
+        pace = length / (way * image).sum()
+        found, rest = found + pace * way, rest - pace * image
+        near = rest / diagonal
+        way = near + (rest * near).sum() / length * way
+    return found
 
 
 def _compact(reads: list[Read]) -> _Features:

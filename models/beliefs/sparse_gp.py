@@ -97,7 +97,7 @@ def at_nodes(mean: Tensor, variance: Tensor) -> Tensor:
 
 def expected(values: Tensor) -> Tensor:
     """Their mean under that distribution, (20, B) -> (B,)."""
-    return torch.mv(values.T, _WEIGHTS.to(values) / math.sqrt(math.pi))
+    return (_WEIGHTS.to(values) / math.sqrt(math.pi)) @ values
 
 
 def _distances(one: Tensor, other: Tensor) -> Tensor:
@@ -115,4 +115,5 @@ def _root(inducing: Tensor) -> Tensor:
     size = len(exact)
     identity = torch.eye(size, dtype=exact.dtype, device=exact.device)
     lower = torch.linalg.cholesky(_kernel(exact, exact) + _JITTER * identity)
-    return torch.linalg.solve_triangular(lower, identity, upper=False)
+    root: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
+    return root
