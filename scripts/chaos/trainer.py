@@ -69,6 +69,7 @@ def trainer(
     events: Annotated[
         int, typer.Option(min=1_000, help="Impressions and clicks in the log; served records come on top.")
     ] = 200_000,
+    full_every: Annotated[int, typer.Option(min=1, help="Versions from one full one to the next; deltas between.")] = 2,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -76,10 +77,11 @@ def trainer(
 
     An embedded Valkey holds a log of three partitions with all that a network does to events: some come twice, before
     their served record, before their impression, after the window, for requests that nobody served, or broken. The
-    trainer of `agerank train` reads it while it is written, publishes as often as it can, and is killed with SIGKILL:
-    at random moments, and on purpose while a version is being written, and between its rename and its announcement.
-    After every death the version that current.json names is verified as a scorer would. Then it is started again. When
-    the last one has read the log to its end, another trainer, which nobody disturbs, reads the same log from its start.
+    trainer of `agerank train` reads it while it is written, publishes as often as it can, full versions and deltas, and
+    is killed with SIGKILL: at random moments, and on purpose while a version is being written, and between its rename
+    and its announcement. After every death the version that current.json names is verified as a scorer would. Then the
+    trainer is started again. When the last one has read the log to its end, another, which nobody disturbs, reads the
+    same log from its start.
 
     **same bits** weights, optimiser, join, half-filled batch, random generator, budgets, positions: every array of the
     two last versions. **while it was** what each had left when it died: `starting` (it had not announced the version
@@ -91,7 +93,7 @@ def trainer(
     Exits with 1 where a bit differs or a death left no version to serve. 200 kills take about ten minutes.
     """
     with failing(), bar("trainers", kills + 2) as advance:
-        found = run(kills=kills, events=events, seed=seed, advance=advance)
+        found = run(kills=kills, events=events, full_every=full_every, seed=seed, advance=advance)
     show(found, TITLES, title="A trainer that was killed, and one that was not", as_json=as_json)
     raise typer.Exit(0 if holds(found) else 1)
 
@@ -101,7 +103,7 @@ def holds(found: Found) -> bool:
     return bool(found["equal"] and not found["unusable"])
 
 
-def run(*, kills: int, events: int, seed: int, advance: Advance) -> Found:
+def run(*, kills: int, events: int, full_every: int, seed: int, advance: Advance) -> Found:
     """What TITLES names; `differing` lists the arrays that differ."""
     started = time.monotonic()
     draw, log = random.Random(seed), make(events, NAMES, seed)
@@ -109,12 +111,12 @@ def run(*, kills: int, events: int, seed: int, advance: Advance) -> Found:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agerank-chaos-")))
         server = stack.enter_context(EmbeddedServer(folder / "redis"))
         client = stack.enter_context(connect(server.url, name="agerank-chaos"))
-        lane = _Lane(folder / "killed", server.url, client)
+        lane = _Lane(folder / "killed", server.url, client, full_every)
         killed = _killed(lane, log.entries, kills, draw, advance)
         lane.finish()
         versions = lane.watch.announcements()
         advance("the last one has read the log")
-        alone = _Lane(folder / "alone", server.url, client)
+        alone = _Lane(folder / "alone", server.url, client, full_every)
         join = alone.finish()
         advance("the undisturbed one has read the log")
         names = differing(lane.store, alone.store)
@@ -145,7 +147,7 @@ def _said(log: Log) -> Found:
 class _Lane:
     """A folder of its own, and the trainers that write there one after the other."""
 
-    def __init__(self, folder: Path, url: str, client: redis.Redis) -> None:
+    def __init__(self, folder: Path, url: str, client: redis.Redis, full_every: int) -> None:
         folder.mkdir()
         (folder / "features.toml").write_text(SPEC, encoding="utf-8")
         self.store = LocalStore(folder / "data" / "checkpoints" / LANE)
@@ -162,6 +164,8 @@ class _Lane:
             "gate_hidden": 8,
             "initial_ctr": 0.2,
             "learning_rate": 0.01,
+            "optimizer": "sparse_adam",  # with which there are deltas
+            "full_every": full_every,
             "batch_size": 64,
             "impressions": "events",
             "attribution_window_s": WINDOW_MS / 1000,

@@ -32,28 +32,15 @@ class Running:
     """A worker with everything that it needs, and what can be seen of it."""
 
     def __init__(
-        self,
-        world,
-        root: Path,
-        client: redis.Redis,
-        names: StreamNames,
-        interval_s: float = 1e9,
-        bounds: Bounds = UNGUARDED,
+        self, world, root: Path, client: redis.Redis, names: StreamNames, interval_s=1e9, bounds: Bounds = UNGUARDED
     ) -> None:
         self.root, self.client, self.names = root, client, names
         self.trainer, self.stop = world.trainer(), threading.Event()
         self.metrics = TrainerMetrics(CollectorRegistry())
         self.outcomes: list[Outcome] = []
         graphs = {name: world.graph(strategy) for name, strategy in self.trainer.strategies.items()}
-        publisher = Publisher(
-            LocalStore(root),
-            self.trainer,
-            spec=world.spec_toml,
-            graphs=graphs,
-            keep=3,
-            guard=Guard(bounds),
-            refused=self.metrics.refused,
-        )
+        given = {"spec": world.spec_toml, "graphs": graphs, "guard": Guard(bounds), "refused": self.metrics.refused}
+        publisher = Publisher(LocalStore(root), self.trainer, keep=3, **given)
         self.worker = Worker(
             trainer=self.trainer,
             publisher=publisher,
@@ -245,3 +232,16 @@ def test_a_version_that_cannot_be_written_is_counted_and_training_goes_on(world,
     (running.root / "incoming").unlink()
     running.worker.run(burst=True)
     assert checkpoints.current(LocalStore(running.root)) == running.trainer.learner.step
+
+
+def test_a_server_without_room_stops_no_learning(world, tmp_path: Path, names: StreamNames) -> None:
+    """It takes neither dead letters nor announcements, and what is in it can be read."""
+    with EmbeddedServer(tmp_path / "redis") as server, connect(server.url, name="test") as client:
+        running = Running(world, tmp_path / "lane", client, names)
+        append_batch(client, world.batch(world.traffic(300), names))
+        client.config_set("maxmemory", 1)
+        assert running.burst().steps > 20
+        assert running.sample("agerank_dead_letters_total", code="unreadable_entry") > 0
+        assert client.exists(names.dead, names.models) == 0
+        assert running.sample("agerank_trainer_log_errors_total", reason="out_of_memory") >= 3
+        assert running.sample("agerank_trainer_log_up") == 1
