@@ -98,25 +98,44 @@ class Kernel:
             IndexError: an index that its table has no row for.
             ValueError: an array that does not fit the others.
         """
-        rows, context, item = len(batch.item_index), self._spec.context.slots, self._spec.item.slots
+        rows = len(batch.item_index)
         units = self._hidden[-1] if method.last_layer else sum(self._hidden)
-        draws, mask_rows = len(masks), rows if method.own_masks else 1
+        shape = len(masks), rows if method.own_masks else 1, units
+        masks = _array(masks, np.float32, shape)
+        impressions = _array(impressions, np.int64, (rows,))
+        return self._run(byref(method), batch, address(masks), address(impressions), lambda_, shape)
+
+    def plain(self, batch: Batch) -> Scores:
+        """f alone: p_click, the same as score, and of all else 0. Raises like `scores`."""
+        return self._run(None, batch, None, None, 0.0, (0, 0, 0))
+
+    def _run(
+        self,
+        method: Any,
+        batch: Batch,
+        masks: int | None,
+        impressions: int | None,
+        lambda_: float,
+        shape: tuple[int, int, int],
+    ) -> Scores:
+        rows, context, item = len(batch.item_index), self._spec.context.slots, self._spec.item.slots
         given = (
             _array(batch.context_index, np.int32, (1, context)),
             _array(batch.item_index, np.int32, (rows, item)),
             _array(batch.context_weight, np.float32, (1, context)),
             _array(batch.item_weight, np.float32, (rows, item)),
-            _array(masks, np.float32, (draws, mask_rows, units)),
-            _array(impressions, np.int64, (rows,)),
-            np.empty((len(Scores._fields), rows), dtype=np.float32),
         )
-        request = _Request(*map(address, given), lambda_, rows, draws, mask_rows, units)
-        code = self._age_scores(self._path, byref(self._network), byref(method), byref(request))
+        columns = np.empty((len(Scores._fields), rows), dtype=np.float32)
+        draws, mask_rows, units = shape
+        request = _Request(
+            *map(address, given), masks, impressions, address(columns), lambda_, rows, draws, mask_rows, units
+        )
+        code = self._age_scores(self._path, byref(self._network), method, byref(request))
         if code == _NO_MEMORY:
             raise MemoryError(f"no memory for the scores of {rows} candidates")
         if code:
             raise IndexError(f"an index on the {_SIDES[code]} side has no row in its table")
-        return Scores(*given[-1])
+        return Scores(*columns)
 
 
 def _array(array: Array, dtype: type, shape: tuple[int, ...]) -> Array:

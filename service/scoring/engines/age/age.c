@@ -1,4 +1,5 @@
-/* AGE as one C function: from encoded candidates to the six columns of Scores. `kernel.py` is its only caller.
+/* AGE, and f alone, as one C function: from encoded candidates to the six columns of Scores. `kernel.py` is its only
+ * caller.
  *
  * What it computes is defined in Python, under the same names: network.h is models/networks/click.py, draws.h and
  * method.h are models/exploration/age.py. Read those first. Equations are those of [1] Wu et al. 2021,
@@ -70,6 +71,13 @@ static float length(float squared) { return sqrtf(squared > 0.0f ? squared : 0.0
 
 /* 1 / length; no direction is made of what is shorter than rounding. */
 static float inverse(float length) { return 1.0f / (length > 1e-15f ? length : 1e-15f); }
+
+/* Writes the scores of a candidate as they are without exploration. */
+static void unexplored(const Request *request, int place, float p, int open, float threshold)
+{
+    const float scores[COLUMNS] = {p, p, 0.0f, open ? 1.0f : 0.0f, threshold, 0.0f};
+    for (int i = 0; i < COLUMNS; i++) request->scores[(size_t)i * request->rows + place] = scores[i];
+}
 
 /* Whether every index of a row has a row in its table. They are called into the cache: `embed` needs them soon. */
 static int reach(const Side *side, const int32_t *index)
@@ -167,6 +175,7 @@ int age_wide(int path)
 /* Scores of one request. Any number of threads may be in here.
  *
  * path: at most `age_best`. The weights are packed for it, in panels of `age_wide`.
+ * method: nothing for the plain prediction; masks and impressions of the request are then not read.
  * Returns OK, or NO_MEMORY, or which side had an index without a row; the scores are then worth nothing. */
 int age_scores(int path, const Network *network, const Method *method, const Request *request)
 {

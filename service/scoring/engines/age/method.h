@@ -18,7 +18,7 @@ TARGET static void NAME(literal)(const Network *net, const Method *method, Tile 
     const int units = net->padded[0];
     float y[TILE];
     for (int step = 1; step < method->steps; step++) {
-        NAME(forward)(net, tile, ones);
+        NAME(forward)(net, tile, ones, 0);
         NAME(pullback)(net, tile);
         NAME(lift)(net, tile, tile->dz);  /* of dz + grad f(h + dz), whose length^2 is 1 + 2 dz.grad f + |grad f|^2 */
         NAME(dot)(tile->rows, tile->stride, units, tile->z[0], tile->dz, tile->moved, y);
@@ -34,7 +34,7 @@ TARGET static void NAME(projected)(const Network *net, const Method *method, Til
     const int units = net->padded[0];
     float along[TILE], x[TILE], y[TILE];
     for (int step = 1; step < method->steps; step++) {
-        NAME(forward)(net, tile, ones);
+        NAME(forward)(net, tile, ones, 0);
         NAME(pullback)(net, tile);
         NAME(lift)(net, tile, 0);
         NAME(dot)(tile->rows, tile->stride, units, tile->z[0], tile->moved, 0, y);
@@ -88,8 +88,7 @@ TARGET static void NAME(open)(const Network *net, const Method *method, const Re
         const float p = sigmoid(tile->logit[r]);  /* y', [1] eq. (2) */
         const float threshold = method->gate == LEARNED_GATE ? sigmoid(tile->threshold[r]) : method->threshold;
         const int open = p >= threshold && request->impressions[from + r] < method->max_impressions;
-        const float scores[COLUMNS] = {p, p, 0.0f, open ? 1.0f : 0.0f, threshold, 0.0f};
-        for (int i = 0; i < COLUMNS; i++) request->scores[(size_t)i * request->rows + from + r] = scores[i];
+        unexplored(request, from + r, p, open, threshold);
         if (!open) continue;
         tile->p[count] = p;
         tile->logit[count] = tile->logit[r];
@@ -116,14 +115,18 @@ TARGET static int NAME(tile)(const Network *net, const Method *method, const Req
     }
     NAME(product)(tile->rows, tile->stride, net->item_padded, net->padded[0], tile->h, net->first_item, first, 1,
                   tile->a, LINEAR);
-    NAME(forward)(net, tile, 0);
+    NAME(forward)(net, tile, 0, method != NULL);
+    if (!method) {
+        for (int r = 0; r < tile->rows; r++) unexplored(request, from + r, sigmoid(tile->logit[r]), 0, 0.0f);
+        return OK;
+    }
     if (method->gate == LEARNED_GATE) NAME(gate)(net, tile);
     NAME(open)(net, method, request, tile, from);
     if (!tile->rows) return OK;
     NAME(uncertainty)(net, method, request, tile);
     for (int r = 0; r < tile->rows; r++) tile->step[r] = request->lambda * tile->dy[r];
     NAME(direction)(net, method, tile);
-    NAME(forward)(net, tile, tile->step);
+    NAME(forward)(net, tile, tile->step, 0);
     for (int r = 0; r < tile->rows; r++) {  /* [1] eq. (14); without a step it stays f(h), to the bit */
         float *score = request->scores + tile->place[r];
         if (tile->step[r] * tile->norm[r] != 0.0f) score[1 * (size_t)request->rows] = sigmoid(tile->logit[r]);

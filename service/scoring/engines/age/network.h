@@ -48,9 +48,9 @@ TARGET static void NAME(relu)(const Tile *tile, int width, const float *from, fl
         for (int r = 0; r < tile->rows; r++) AT(to, v, r) = NAME(where)(AT(from, v, r), AT(from, v, r));
 }
 
-/* z = relu(a + step dz), and f from there on: all hidden layers, and the logits. Without a step the second layer is
- * kept in `base` as it was before its ReLU, for the draws to start from. */
-TARGET static void NAME(forward)(const Network *net, Tile *tile, const float *step)
+/* z = relu(a + step dz), or relu(a) without a step, and f from there on: all hidden layers, and the logits. With `keep`
+ * the second layer stays in `base` as it was before its ReLU, for the draws to start from. */
+TARGET static void NAME(forward)(const Network *net, Tile *tile, const float *step, int keep)
 {
     const int last = net->layers - 1;
     for (int v = 0; v < net->padded[0] / LANES && step; v++)
@@ -60,7 +60,7 @@ TARGET static void NAME(forward)(const Network *net, Tile *tile, const float *st
         }
     if (!step) NAME(relu)(tile, net->padded[0], tile->a, tile->z[0]);
     for (int layer = 1; layer <= last; layer++) {
-        const int kept = !step && layer == 1;
+        const int kept = keep && layer == 1;
         NAME(layer)(net, tile, layer, tile->z[layer - 1], kept ? tile->base : tile->z[layer], kept ? LINEAR : RELU);
         if (kept) NAME(relu)(tile, net->padded[1], tile->base, tile->z[1]);
     }

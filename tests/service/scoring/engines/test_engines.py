@@ -218,9 +218,9 @@ def test_native_leaves_other_methods_to_sessions_that_stay(learner, manifest, gr
     first = load("native", manifest, graphs, learner.prepared())
     second = load("native", manifest, graphs, learner.prepared(), previous=first)
     assert not first.batches
-    others = {name for name, one in STRATEGIES.items() if one.get("method", name) != "age"} | RARE.keys()
-    assert first._others._rankings.keys() == others
-    assert first._methods.keys() == STRATEGIES.keys() - others
+    ours = {name for name, one in STRATEGIES.items() if one.get("method", name) in ("age", "greedy")} - RARE.keys()
+    assert first._others._rankings.keys() == STRATEGIES.keys() - ours
+    assert first._methods.keys() | first._greedy == ours
     assert second._others._sessions == first._others._sessions
 
 

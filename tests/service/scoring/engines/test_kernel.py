@@ -121,6 +121,18 @@ def case(count: int = 75, spec: str = "mixed", hidden: tuple[int, ...] = (23, 14
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
+@pytest.mark.parametrize("count", [1, 75])
+def test_plain_is_the_prediction_and_nothing_else(count: int, hidden: tuple[int, ...], path: int) -> None:
+    one = case(count, hidden=hidden)
+    scores, explored = one.kernel(path).plain(one.batch), one.found(Age(rate=0.1), path)
+    np.testing.assert_allclose(scores.p_click, one.expected(Age(rate=0.1)).p_click, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(scores.p_click, explored.p_click), "f(h) is the same to the bit, whoever asks"
+    assert np.array_equal(scores.score, scores.p_click)
+    assert not any(column.any() for column in scores[2:])
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_equals_the_method_in_float64(variant: str, path: int) -> None:
     scores = case().check(Age(rate=0.1, **VARIANTS[variant]), path)

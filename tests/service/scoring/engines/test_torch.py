@@ -11,9 +11,10 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
+from models.beliefs.belief import fresh
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.policy import Policy
-from models.registry import build
+from models.registry import beliefs, build
 from models.spec import FeatureSpec
 from models.types import Array, Batch, Scores
 from service.checkpoints import Manifest, ServedStrategy
@@ -27,7 +28,7 @@ TOML = """
 fields = [
   {name = "country", side = "user", kind = "categorical", buckets = 11, width = 3},
   {name = "interests", side = "user", kind = "multi_hot", buckets = 17, max_values = 4, width = 5},
-  {name = "id", side = "item", kind = "categorical", buckets = 97, width = 6},
+  {name = "id", side = "item", kind = "categorical", source = "id", buckets = 97, width = 6},
   {name = "price", side = "item", kind = "numeric", width = 2},
 ]
 """
@@ -42,15 +43,29 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "last_layer": {"method": "age", "rate": 0.1, "uncertainty": "ucb", "dropout": "last_layer"},
     "coherent": {"method": "age", "rate": 0.1, "mask_scope": "version"},
     "candidate": {"method": "age", "rate": 0.1, "mask_scope": "candidate", "pgd": "projected", "gate": "none"},
+    "new_items": {"method": "age", "uncertainty": "gaussian", "direction": "ones", "novelty": 3.0},
+    "ensemble": {"tables": "shared"},
+    "guideboot": {"scope": "version"},
+    "underestimation": {},
+    "plug_ts": {"scope": "request"},
+    "gaussian_process": {"uncertainty": "ucb"},
+    "deep_ts_beta": {},
+    "deep_ucb1": {},
+    "count_ucb": {},
+    "ts_blr": {},
 }
 MAX_ROWS, MAX_REQUESTS = 300, 4
 
 
 def weights_of(config: NetworkConfig, seed: int) -> dict[str, Array]:
     """As if learned: candidates differ, and the gate is open for some."""
-    params = ClickNetwork(SPEC, config).init(torch.Generator().manual_seed(seed))
+    network = ClickNetwork(SPEC, config)
+    learned = beliefs([build(name, options) for name, options in STRATEGIES.items()])
+    params, own = fresh(network, learned, seed=seed), network.init(torch.Generator())
     return {
-        name: (value * (10.0 if name.startswith("embedding") else 2.0)).numpy() if value.ndim else value.numpy()
+        name: (value * (10.0 if name.startswith("embedding") else 2.0)).numpy()
+        if value.ndim and name in own
+        else value.numpy()
         for name, value in params.items()
     }
 
