@@ -94,6 +94,7 @@ class Settings(BaseSettings):
     impressions: Literal["served", "events"] = "served"
     max_pending: Positive = 1_000_000
     publish_interval_s: Seconds = 60.0
+    full_every: Positive = 1
     keep_versions: Positive = 5
     guard_window_examples: Positive = 20_000
     guard_min_examples: Positive = 50_000

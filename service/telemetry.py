@@ -16,7 +16,7 @@ from models.types import Array
 
 #: 0.25 ms to 2.5 s: ranking is milliseconds, a stall is what an operator looks for.
 LATENCY_BUCKETS = (0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-FRESHNESS_BUCKETS = (0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
+FRESHNESS_BUCKETS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 BATCH_ROWS_BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 BATCH_REQUESTS_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 CANDIDATE_BUCKETS = (1, 5, 10, 20, 50, 100, 200, 450, 1000, 2000)
@@ -196,7 +196,17 @@ class ScorerMetrics:
             "agerank_swaps_total", "Versions swapped in or refused, by result.", ["lane", "result"], registry=registry
         )
         self.swap_seconds = Histogram(
-            "agerank_swap_seconds", "Load and verification of a version.", ["lane"], registry=registry
+            "agerank_swap_seconds",
+            "Load and verification of a version, by kind: full, delta.",
+            ["lane", "kind"],
+            registry=registry,
+        )
+        self.event_to_serving = Histogram(
+            "agerank_event_to_serving_seconds",
+            "From the newest event that a version contains to its being served.",
+            ["lane"],
+            buckets=FRESHNESS_BUCKETS,
+            registry=registry,
         )
         self.click_to_serving = ArrayHistogram(
             "agerank_click_to_serving_seconds",
@@ -229,6 +239,12 @@ class TrainerMetrics:
         self.lag = Gauge(
             "agerank_stream_lag_entries", "Entries after the trainer's position.", ["stream"], registry=registry
         )
+        self.redated = Counter(
+            "agerank_stream_redated_total",
+            "Entries that had been dated far ahead of the server, and were dated anew.",
+            ["stream"],
+            registry=registry,
+        )
         self.lost = Counter(
             "agerank_stream_lost_total",
             "Times that Redis was found not to hold what it had held: trimmed, emptied, restored.",
@@ -259,11 +275,20 @@ class TrainerMetrics:
         )
         self.publishes = Counter(
             "agerank_publishes_total",
-            "Versions by result: published, refused by the guard, written while another is pinned, or failed.",
+            "Versions by result: published; refused by the guard; pinned: another one is; behind: a delta serves that "
+            "knows more; failed.",
             ["result"],
             registry=registry,
         )
-        self.publish_seconds = Histogram("agerank_publish_seconds", "Time to publish a version.", registry=registry)
+        self.publish_seconds = Histogram(
+            "agerank_publish_seconds", "Time to write a version, by kind: full, delta.", ["kind"], registry=registry
+        )
+        self.published_bytes = Counter(
+            "agerank_published_bytes_total",
+            "Bytes written of versions, by kind: full, delta.",
+            ["kind"],
+            registry=registry,
+        )
         self.published_version = Gauge("agerank_published_version", "Step last published.", registry=registry)
         self.log_errors = Counter(
             "agerank_trainer_log_errors_total", "Calls of Redis that failed, by reason.", ["reason"], registry=registry

@@ -186,7 +186,7 @@ def _prune(store: Store, newest: int, keep: int) -> None:
             store.discard(_folder(version, False))
     left = set(versions(store))
     for version, full in bottoms.items():
-        if full not in left:
+        if full not in left or full == newest:  # what it rests on was written anew just now
             store.discard(_delta_folder(full, version))
 
 

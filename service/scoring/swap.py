@@ -85,7 +85,8 @@ class Swapper:
             self._seen = before
             self._report(error)
         else:
-            self._metrics.swap_seconds.labels(self._ranker.lane).observe(time.perf_counter() - started)
+            seconds = self._metrics.swap_seconds.labels(self._ranker.lane, loaded.manifest.kind)
+            seconds.observe(time.perf_counter() - started)
             self._serve(loaded)
 
     def _stamp(self) -> str | None:
@@ -133,6 +134,7 @@ class Swapper:
             metrics.lambda_.labels(lane, name).set(strategy.lambda_)
         # Neither a scorer that has just started nor one that goes back serves these clicks for the first time.
         if before is not None and before.manifest.version < manifest.version:
+            metrics.event_to_serving.labels(lane).observe(now_s - manifest.data_timestamp_ms / 1e3)
             metrics.click_to_serving.observe(lane, now_s - np.array(loaded.content.click_times_ms) / 1e3)
 
 

@@ -1,6 +1,10 @@
-"""Publisher: a trainer's state becomes a version on disk, and a version a trainer's state again."""
+"""Publisher: a trainer's state becomes a version on disk, and a version a trainer's state again.
 
-import math
+A restart continues from the newest full version. A delta after it goes on serving: nothing becomes current before the
+trainer has learned again what that knows. The first version after a restart is a full one, so that a chain of deltas is
+of one run, and a trainer that is killed over and over still gets on.
+"""
+
 from collections.abc import Mapping
 
 import msgspec
@@ -8,17 +12,15 @@ import numpy as np
 import structlog
 from prometheus_client import Counter
 
-from models.registry import Strategy
 from models.types import Array
 from service import checkpoints
-from service.checkpoints import Manifest, ServedStrategy, Store
+from service.checkpoints import Base, Manifest, Store
 from service.errors import CheckpointError
+from service.training.drafts import draft, served
 from service.training.golden import golden
 from service.training.guard import Guard, Refusal
 from service.training.outcome import Progress
 from service.training.trainer import Trainer
-
-_CLICK_TIMES = 1_000  # at most so many in a manifest, evenly chosen
 
 _log = structlog.get_logger()
 
@@ -31,9 +33,16 @@ class Publisher:
         trainer: whose state it is.
         spec: its feature spec as TOML, as it travels in the manifest.
         graphs: strategy -> ONNX; the same for all versions.
-        keep: versions kept on disk.
+        keep: full versions kept on disk.
         guard: is shown what the trainer learned, and says what may serve.
         refused: counts versions that do not verify, by code.
+        full_every: versions from one full one to the next; those between are deltas.
+
+    Attributes:
+        refusal: of the newest version.
+        serves: whether that became the current one.
+        behind: whether it did not because the current one knows more.
+        whole: whether a restart would continue from what was written last.
     """
 
     def __init__(
@@ -46,19 +55,30 @@ class Publisher:
         keep: int,
         guard: Guard,
         refused: Counter,
+        full_every: int = 1,
     ) -> None:
         self._store, self._trainer, self._spec = store, trainer, spec
         self._graphs, self._keep, self._refused = dict(graphs), keep, refused
         self.guard = guard
-        self.refusal: Refusal | None = None  # of the version written last
-        self.serves = False  # whether that one became the current version
+        self.refusal: Refusal | None = None
+        self.serves, self.behind, self.whole = False, False, True
+        self._full_every, self._left = full_every, 0  # deltas until the next full version
+        self._base: Manifest | None = None  # on which the next delta rests
+        self._ahead = -1  # version of a delta that serves, and that we have not reached again
+        if full_every > 1 and trainer.learner.touched() is None:
+            _log.warning("every version is a full one: this optimizer moves all rows in every step")
+
+    @property
+    def full_is_due(self) -> bool:
+        """Whether the next version is a full one; for deltas nobody needs `Trainer.state`."""
+        return not self._left or self._base is None or self._trainer.learner.touched() is None
 
     def start(self, *, now_ms: int) -> Manifest:
         """Puts the trainer where the newest version that verifies was taken, and makes that the current one.
 
-        Unless the guard refused it, or an operator pinned another: the trainer goes on from it all the same. Where
-        there is none yet, version 0 is published: the scorer needs something to begin with. So is a version whose
-        strategies are not the configured ones, under its old number: the next may be long in coming.
+        Unless the guard refused it, a delta after it serves, or an operator pinned another: the trainer goes on from it
+        all the same. Where there is none yet, version 0 is published: the scorer needs something to begin with. So is a
+        version whose strategies are not the configured ones, under its old number: the next may be long in coming.
 
         Raises:
             CheckpointError: spec_mismatch, network_mismatch, no_usable_version.
@@ -66,61 +86,69 @@ class Publisher:
         self._store.recover()
         manifest = self._resume()
         if manifest is None or not self._offers_the_same(manifest):
-            return self.publish(Progress(), now_ms=now_ms)
+            manifest = self.publish(Progress(), now_ms=now_ms)
+            assert manifest is not None, "the first version is a full one"
+            return manifest
         current = _current(self._store)
-        if manifest.refused and current is None:
+        if current is not None and current > manifest.version and self._is_sound_delta(current):
+            self._ahead = current
+        elif manifest.refused and current is None:
             self._serve_before(manifest.version)
         elif not manifest.refused and current != manifest.version:
             checkpoints.advance(self._store, manifest)
         return manifest
 
-    def publish(self, progress: Progress, *, now_ms: int) -> Manifest:
+    def publish(self, progress: Progress, *, now_ms: int, whole: bool = False) -> Manifest | None:
         """Writes the trainer's state as a version, and makes that the current one.
 
-        Not where the guard refuses it: then it is kept aside, for the trainer to continue from and for people to look
-        at. Nor where an operator has pinned another version.
+        Not where the guard refuses it: then a full version is kept aside, for the trainer to continue from and for
+        people to look at, and a delta is not written. Nor where the current version knows more, or is pinned.
 
         Args:
             progress: since the version before.
             now_ms: Unix time.
+            whole: the version must be a full one.
+
+        Returns:
+            Its manifest, None where it was not written.
 
         Raises:
             CheckpointError: not_finite, from which no training leads back; locked, by another trainer.
             OSError: it cannot be written.
         """
-        trainer, network = self._trainer, self._trainer.learner.network
-        weights = trainer.weights()
-        for name, array in weights.items():
-            if not np.isfinite(array).all():
-                advice = "lower learning_rate; a restart goes on from the newest version"
-                raise CheckpointError("not_finite", f"{name} holds NaN or infinity: training diverged; {advice}")
-        self.refusal = self.guard.judge()
-        every = math.ceil(len(progress.click_times_ms) / _CLICK_TIMES) or 1
-        manifest = Manifest(
-            lane=trainer.lane,
-            version=trainer.learner.step,
-            created_at_ms=now_ms,
-            data_timestamp_ms=trainer.data_timestamp_ms,
-            spec=self._spec,
-            spec_hash=network.spec.hash,
-            network=msgspec.to_builtins(network.config),
-            strategies={name: self._served(one) for name, one in trainer.strategies.items()},
-            positions=dict(trainer.positions),
-            metrics=progress.metrics(),
-            click_times_ms=progress.click_times_ms[::every],
-            refused=": ".join(self.refusal or ()),
-        )
-        manifest = checkpoints.save(
+        trainer, full = self._trainer, whole or self.full_is_due
+        arrays = _finite(trainer.weights() if full else trainer.delta() or {})
+        self.refusal, self.behind = self.guard.judge(), trainer.learner.step <= self._ahead
+        self.serves = False
+        manifest = draft(trainer, progress, spec=self._spec, now_ms=now_ms)
+        if not full and (self.refusal or self.behind):
+            self._left -= 1
+            return None
+        manifest = self._save(manifest, arrays) if full else self._save_delta(manifest, arrays)
+        self.whole, self._left = full, (self._full_every if full else self._left) - 1
+        if not self.refusal:
+            self._base = manifest
+            trainer.settle()
+            self.serves = not self.behind and checkpoints.advance(self._store, manifest)
+        return manifest
+
+    def _save(self, manifest: Manifest, weights: Mapping[str, Array]) -> Manifest:
+        return checkpoints.save(
             self._store,
-            manifest,
+            msgspec.structs.replace(manifest, refused=": ".join(self.refusal or ())),
             weights=weights,
-            state=trainer.state() | self.guard.state(),
-            golden=golden(trainer),
+            state=self._trainer.state() | self.guard.state(),
+            golden=golden(self._trainer),
             graphs=self._graphs,
             keep=self._keep,
         )
-        self.serves = self.refusal is None and checkpoints.advance(self._store, manifest)
-        return manifest
+
+    def _save_delta(self, manifest: Manifest, delta: Mapping[str, Array]) -> Manifest:
+        below = self._base
+        assert below is not None, "a full version was due"
+        base = Base(version=below.version, digest=below.digest, full=below.base.full if below.base else below.version)
+        manifest = msgspec.structs.replace(manifest, base=base)
+        return checkpoints.save_delta(self._store, manifest, delta=delta, golden=golden(self._trainer))
 
     def _resume(self) -> Manifest | None:
         """The newest version that verifies, refused or not, restored. The log still holds what came after it."""
@@ -133,8 +161,7 @@ class Publisher:
                 for name in manifest.files.keys() - {checkpoints.WEIGHTS, checkpoints.STATE}:
                     checkpoints.read(self._store, manifest, name)
             except CheckpointError as error:
-                _log.error("version passed over", version=version, code=error.code, detail=error.detail)
-                self._refused.labels(error.code).inc()
+                self._pass_over(version, error)
             else:
                 self._restore(manifest, weights, state)
                 return manifest
@@ -143,6 +170,20 @@ class Publisher:
                 "no_usable_version", f"no version in {self._store} verifies; to begin anew, move it away"
             )
         return None
+
+    def _is_sound_delta(self, version: int) -> bool:
+        if version in checkpoints.versions(self._store):
+            return False
+        try:
+            checkpoints.verify(self._store, version)
+        except CheckpointError as error:
+            self._pass_over(version, error)
+            return False
+        return True
+
+    def _pass_over(self, version: int, error: CheckpointError) -> None:
+        _log.error("version passed over", version=version, code=error.code, detail=error.detail)
+        self._refused.labels(error.code).inc()
 
     def _serve_before(self, version: int) -> None:
         """Makes the newest version before a refused one current, where nobody knows which one was."""
@@ -161,21 +202,17 @@ class Publisher:
             raise CheckpointError("network_mismatch", f"another network {advice} ({error})") from None
 
     def _offers_the_same(self, manifest: Manifest) -> bool:
-        served = {name: self._served(one) for name, one in self._trainer.strategies.items()}
         graphs = {name: checkpoints.load_graph(self._store, manifest, name) for name in manifest.strategies}
-        return (manifest.strategies, graphs) == (served, self._graphs)
+        return (manifest.strategies, graphs) == (served(self._trainer), self._graphs)
 
-    def _served(self, strategy: Strategy) -> ServedStrategy:
-        return ServedStrategy(
-            method=strategy.method,
-            options=strategy.options,
-            graph=f"{strategy.name}.onnx",
-            noise=list(strategy.exploration.noise(self._trainer.learner.network)),
-            lambda_=self._trainer.lambda_(strategy.name),
-            budget=strategy.budget,
-            uniform_share=strategy.uniform_share,
-            propensity_samples=strategy.propensity_samples,
-        )
+
+def _finite(arrays: dict[str, Array]) -> dict[str, Array]:
+    """Raises CheckpointError: not_finite."""
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            advice = "lower learning_rate; a restart goes on from the newest full version"
+            raise CheckpointError("not_finite", f"{name} holds NaN or infinity: training diverged; {advice}")
+    return arrays
 
 
 def _current(store: Store) -> int | None:

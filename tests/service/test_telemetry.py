@@ -11,7 +11,7 @@ from service.telemetry import ArrayHistogram, Owed, ScorerMetrics, TrainerMetric
 
 #: Every label there may be. A new one must be bounded: never an id, a path or a message.
 LABELS = {
-    "code", "item_age", "lane", "le", "open", "reason", "result",
+    "code", "item_age", "kind", "lane", "le", "open", "reason", "result",
     "route", "stage", "status", "strategy", "stream", "type",
 }  # fmt: skip
 

@@ -68,10 +68,16 @@ def test_a_full_version_goes_before_a_delta_of_its_number(place: Any, kit: Any, 
 
 
 def test_a_base_that_is_another_now_is_refused(place: Any, kit: Any, links: list[Manifest]) -> None:
-    kit.save(place.store, 10, draft=kit.manifest(10, created_at_ms=5))
-    assert refusal(checkpoints.chain, place.store, links[2]) == "base_changed"
-    assert checkpoints.chain(place.store, links[2], known=links[1]) == links[2:]  # who has it does not ask
-    assert refusal(checkpoints.verify, place.store, 15) == "base_changed"
+    other = msgspec.structs.replace(links[1], digest="0" * 64)
+    found = save_delta(kit, place.store, 20, other)
+    assert refusal(checkpoints.chain, place.again, found) == "base_changed"
+    assert refusal(checkpoints.verify, place.again, 20) == "base_changed"
+    assert checkpoints.chain(place.again, found, known=other) == [found]  # who has it does not ask
+
+
+def test_what_rests_on_a_version_goes_when_that_is_written_anew(place: Any, kit: Any, links: list[Manifest]) -> None:
+    kit.save(place.store, 10)
+    assert checkpoints.deltas(place.again) == {}
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ async def test_versions_are_followed_as_they_come(settings: Settings, publish: P
     assert bench.value("agerank_model_version") == 250
     assert bench.value("agerank_model_data_timestamp_seconds") == 1_700_000_000
     assert bench.value("agerank_lambda", strategy="age_ts") == 10.0
-    assert bench.value("agerank_swap_seconds_count") == 2
+    assert bench.value("agerank_swap_seconds_count", kind="full") == 2
 
 
 async def test_nothing_is_loaded_twice(settings: Settings, publish: Publish, bench: Bench) -> None:
