@@ -4,6 +4,7 @@ An entry is one byte of schema version and then msgpack. A caller who writes fee
 the JSON object of POST /v1/events instead: an entry that starts with "{" is read as such.
 """
 
+import hashlib
 from collections.abc import Sized
 from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeVar
@@ -17,6 +18,9 @@ from service.errors import EventError
 
 SCHEMA = 1
 MAX_ID_LENGTH = 256  # characters of request, item, event and user ids
+MAX_EVENT_BYTES = 16 * 1024  # more than three ids can fill, however their characters are written
+MAX_DEAD_BYTES = 4 * 1024  # of what a dead letter repeats of its entry
+MAX_DETAIL_LENGTH = 500  # characters of its detail, in which there may be a part of the entry
 
 T = TypeVar("T")
 
@@ -93,13 +97,15 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry that was not used, and why."""
+    """An entry that was not used, and why. Small, whatever the entry was: the log may hold anything."""
 
     stream: str
     position: str
     code: str
-    detail: str
-    payload: bytes
+    detail: str  # its beginning
+    payload: bytes  # its beginning
+    size: int  # bytes of the whole payload
+    sha256: str  # of the whole payload
 
 
 Message = Served | Event | Announcement | DeadLetter
@@ -128,8 +134,23 @@ def decode_served(payload: bytes) -> Served:
     return served
 
 
+def dead_letter(*, stream: str, position: str, payload: bytes, error: EventError) -> DeadLetter:
+    """What becomes of an entry that cannot be used."""
+    return DeadLetter(
+        stream=stream,
+        position=position,
+        code=error.code,
+        detail=error.detail[:MAX_DETAIL_LENGTH],
+        payload=payload[:MAX_DEAD_BYTES],
+        size=len(payload),
+        sha256=hashlib.sha256(payload).hexdigest(),
+    )
+
+
 def decode_event(payload: bytes) -> Event:
     """Raises EventError: unreadable_entry, schema_version."""
+    if len(payload) > MAX_EVENT_BYTES:  # it may have to wait in memory for its request
+        raise EventError("unreadable_entry", f"an event of {len(payload)} bytes; there can be {MAX_EVENT_BYTES}")
     if payload[:1] == b"{":
         try:
             return _event_json.decode(payload)

@@ -22,7 +22,7 @@ from models.types import Array
 from service import deltas
 from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, Manifest
 from service.errors import CheckpointError, EventError
-from service.events import DeadLetter, Event, Served
+from service.events import DeadLetter, Event, Served, dead_letter
 from service.streams import Entry, order, partition_of
 from service.training.examples import Examples, concatenate, examples
 from service.training.impressions import Impressions
@@ -234,6 +234,4 @@ def _digest(learner: Learner) -> bytes:
 
 
 def _dead_letter(entry: Entry, error: EventError) -> DeadLetter:
-    return DeadLetter(
-        stream=entry.stream, position=entry.position, code=error.code, detail=error.detail, payload=entry.payload
-    )
+    return dead_letter(stream=entry.stream, position=entry.position, payload=entry.payload, error=error)

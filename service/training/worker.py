@@ -28,6 +28,7 @@ from service.training.trainer import Trainer
 T = TypeVar("T")
 
 BLOCK_MS = 500  # of a read; also about how long a stop may take
+DEAD_LETTERS = 10_000  # about so many are kept
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0  # between attempts while Redis is gone
 
 _log = structlog.get_logger()
@@ -41,7 +42,7 @@ class Worker:
         publisher: of that trainer.
         client: from `service.connections.connect`.
         names: of the streams.
-        maxlen: about how many dead letters and announcements Redis keeps.
+        maxlen: about how many announcements Redis keeps.
         publish_interval_s: between versions, where anything was learned.
         stop: ends `run` when set, from whichever thread.
         clock: Unix time in seconds.
@@ -64,7 +65,7 @@ class Worker:
     ) -> None:
         self._trainer, self._publisher, self._metrics = trainer, publisher, metrics
         self._client, self._names, self._maxlen = client, names, maxlen
-        self._reader = LogReader(client, names)
+        self._reader = LogReader(client, names, redated=self._redated)
         self._interval_s, self._stop, self._clock = publish_interval_s, stop, clock
         self._observe = observe
         self._total, self._unpublished = Progress(), Progress()
@@ -157,9 +158,13 @@ class Worker:
     def _set_aside(self, letters: list[DeadLetter]) -> None:
         if letters:
             entries = [(self._names.dead, encode(letter), None) for letter in letters]
-            if self._reach(lambda: append_batch(self._client, entries, maxlen=self._maxlen)) is None:
+            if self._reach(lambda: append_batch(self._client, entries, maxlen=DEAD_LETTERS)) is None:
                 places = [f"{letter.stream} {letter.position} {letter.code}" for letter in letters]
                 _log.error("stopped before dead letters were written", entries=places)
+
+    def _redated(self, stream: str, entries: int) -> None:
+        self._metrics.redated.labels(stream).inc(entries)
+        _log.error("entries of the future were dated anew", stream=stream, entries=entries)
 
     def _lag(self) -> dict[str, int]:
         lag = self._reach(lambda: self._reader.lag(self._trainer.positions)) or {}

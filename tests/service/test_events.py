@@ -1,6 +1,8 @@
 """What is decoded is what was encoded, and anything else is an EventError: nothing on a stream may stop the trainer."""
 
 import contextlib
+import hashlib
+import json
 from datetime import UTC, datetime
 
 import msgspec
@@ -14,9 +16,9 @@ from service.events import (
     MAX_ID_LENGTH,
     SCHEMA,
     Announcement,
-    DeadLetter,
     Event,
     Served,
+    dead_letter,
     decode_announcement,
     decode_dead_letter,
     decode_event,
@@ -96,9 +98,29 @@ def test_an_event_may_be_the_json_of_the_api(event: Event) -> None:
 @given(text, st.integers(0, 10**12), st.binary(max_size=50))
 def test_announcements_and_dead_letters_survive(word: str, number: int, payload: bytes) -> None:
     announcement = Announcement(lane=word, version=number)
-    letter = DeadLetter(stream=word, position="1-0", code=word, detail=word, payload=payload)
+    letter = dead_letter(stream=word, position="1-0", payload=payload, error=EventError(word, word))
+    assert (letter.payload, letter.size, letter.detail) == (payload, len(payload), word)
     assert decode_announcement(encode(announcement)) == announcement
     assert decode_dead_letter(encode(letter)) == letter
+
+
+def test_a_dead_letter_is_small_and_says_what_it_leaves_out() -> None:
+    payload = bytes(range(256)) * 40_000
+    letter = dead_letter(stream="s", position="1-0", payload=payload, error=EventError("spec_mismatch", "x" * 10**7))
+    assert len(encode(letter)) < 5_000
+    assert payload.startswith(letter.payload)
+    assert (len(letter.payload), letter.size) == (4_096, len(payload))
+    assert letter.sha256 == hashlib.sha256(payload).hexdigest()
+
+
+def test_an_event_is_never_large_and_none_that_the_api_takes_is_too_large() -> None:
+    longest = "\U0001f600" * MAX_ID_LENGTH  # in JSON 12 bytes a character, where it is escaped
+    event = {"id": longest, "type": "impression", "request_id": longest, "item_id": longest}
+    payload = json.dumps(event | {"time": "2026-01-01T00:00:00.000000+00:00", "value": 1.0}).encode()
+    assert len(payload) > 9_000
+    assert decode_event(payload).id == longest
+    with pytest.raises(EventError, match="unreadable_entry"):
+        decode_event(b"{" + b" " * 10_000_000 + payload[1:])
 
 
 def a_served(**changes: object) -> Served:
@@ -138,12 +160,13 @@ def test_the_arrays_come_back_in_their_shapes() -> None:
 
 
 AN_EVENT = Event(id="e", type="click", request_id="r", item_id="a", time=from_millis(5), value=1.0)
+DEAD = dead_letter(stream="s", position="1-0", payload=b"p", error=EventError("c", "d"))
 WHOLE = [
     (decode_served, encode(a_served())),
     (decode_event, encode(AN_EVENT)),
     (decode_event, msgspec.json.encode(AN_EVENT)),
     (decode_announcement, encode(Announcement(lane="default", version=3))),
-    (decode_dead_letter, encode(DeadLetter(stream="s", position="1-0", code="c", detail="d", payload=b"p"))),
+    (decode_dead_letter, encode(DEAD)),
 ]
 
 
