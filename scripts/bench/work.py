@@ -35,6 +35,8 @@ from service.training.publisher import Publisher
 from service.training.trainer import Trainer
 
 SPEC = (resources.files("scripts") / "specs" / "benchmark.toml").read_text(encoding="utf-8")
+#: The same fields with few values: for networks that are written and loaded in no time.
+SMALL = SPEC.replace("buckets = 10000", "buckets = 50").replace("width = 8", "width = 2")
 LANE = "default"
 CANDIDATES = (100, 450, 1_000)
 #: lambda is given, so that a published version explores as strongly as the one before it.

@@ -19,10 +19,10 @@ import typer
 from scripts.bench.processes import Server, cores, pinned
 from scripts.bench.report import failing
 from scripts.bench.scorer import scorer, trainer
+from scripts.bench.work import SMALL
 from scripts.chaos.counts import Log, learned
 from scripts.chaos.lives import metrics
 from scripts.chaos.report import Advance, AsJson, ChaosError, Found, Seed, bar, show
-from scripts.chaos.swaps import SMALL
 from scripts.chaos.visitors import Visitors
 from scripts.demo_processes import free_port
 from service.connections import connect

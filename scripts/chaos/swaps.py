@@ -22,7 +22,7 @@ from scripts.bench.load import Outcome, post, send_all
 from scripts.bench.processes import Server, cores, pinned, read
 from scripts.bench.report import ENGINE, EngineKind, failing
 from scripts.bench.scorer import RANK, checkpoints, log_server, scorer
-from scripts.bench.work import LANE, SPEC, Catalogue, Model, Versions, publishing
+from scripts.bench.work import LANE, SMALL, Catalogue, Model, Versions, publishing
 from scripts.chaos.report import Advance, AsJson, ChaosError, Found, Seed, bar, show
 from service.appends import append_batch
 from service.checkpoints import LocalStore, Manifest
@@ -31,8 +31,6 @@ from service.events import Announcement, encode
 from service.scoring.engines import Kind
 from service.streams import StreamNames
 
-#: The benchmarks' fields, with few values and a small network: a version is written and loaded in no time.
-SMALL = SPEC.replace("buckets = 10000", "buckets = 50").replace("width = 8", "width = 2")
 NETWORK = NetworkConfig(hidden=(32, 16, 8), gate_hidden=8)
 BODIES = 20  # different requests, in a circle
 ROUND = 50  # swaps, after which every answer is computed again

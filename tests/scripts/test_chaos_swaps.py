@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from scripts.bench.exact import Exact
-from scripts.bench.work import Catalogue, Model, publishing
-from scripts.chaos.swaps import NETWORK, SMALL, STRATEGY, holds
+from scripts.bench.exact import STRATEGY, Exact
+from scripts.bench.work import SMALL, Catalogue, Model, publishing
+from scripts.chaos.swaps import NETWORK, holds
 from scripts.cli import app
 from service.checkpoints import LocalStore
 
