@@ -25,6 +25,8 @@ COMMANDS = {
     "replay": Entry("Judge strategies on a log of uniformly random traffic.", "train"),
     "report": Entry("The papers' tables, with our own figures beside theirs.", "train"),
     "world": Entry("A semi-real world from a real log, for reports and tuning.", "train"),
+    "ope": Entry("What another policy would have earned, from our own log.", "train,demo"),
+    "rerun": Entry("Compute a logged decision again, to the bit.", "serve,train,demo"),
     "tune": Entry("Options of a method that pay in simulated worlds, found and recorded.", "train,tune"),
     "ingest": Entry("Warm start: learn from a historical log before the first request.", "train,demo"),
     "chaos trainer": Entry("Kill the trainer over and over, and compare every bit.", "train,demo"),

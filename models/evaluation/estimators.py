@@ -118,11 +118,11 @@ def replay(logged: Logged) -> Estimate:
     """
     if not np.isin(logged.target, (0.0, 1.0)).all():
         raise ValueError("replay needs a target that shows an item for certain or not at all")
-    return _mean(logged.reward[logged.target == 1.0])
+    return mean(logged.reward[logged.target == 1.0])
 
 
 def ips(logged: Logged) -> Estimate:
-    return _mean(logged.weight * logged.reward)
+    return mean(logged.weight * logged.reward)
 
 
 def snips(logged: Logged) -> Estimate:
@@ -141,7 +141,7 @@ def dr(logged: Logged) -> Estimate:
     """Raises ValueError: there is no model."""
     if logged.model is None or logged.value is None:
         raise ValueError("DR needs a model: predictions for what was shown, and their mean under the target")
-    return _mean(logged.value + logged.weight * (logged.reward - logged.model))
+    return mean(logged.value + logged.weight * (logged.reward - logged.model))
 
 
 def support(logged: Logged) -> Support:
@@ -153,7 +153,7 @@ def support(logged: Logged) -> Support:
         matched=int((weight > 0.0).sum()),
         effective=float(weight.sum()) ** 2 / squared if squared else 0.0,
         largest=float(weight.max()),
-        mean=_mean(weight),
+        mean=mean(weight),
     )
 
 
@@ -169,7 +169,8 @@ def overlap(logged: Logged) -> list[Overlap]:
     return rows
 
 
-def _mean(values: Array) -> Estimate:
+def mean(values: Array) -> Estimate:
+    """Of independent values (N,); what the logging policy earned, where they are its rewards."""
     count = len(values)
     if not count:
         return Estimate(math.nan, math.nan, math.nan)
