@@ -30,7 +30,6 @@ _DIMENSIONS = 2
 _AMPLITUDE, _LENGTH = 0.3, 2.0
 _JITTER = 1e-4
 _TEMPERATURE, _ATTRACTION = 1e-6, 0.1
-_NODES, _WEIGHTS = (torch.from_numpy(one) for one in np.polynomial.hermite.hermgauss(20))  # float64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +60,10 @@ class SparseGP(Belief):
     ) -> Tensor:
         place = self._place(state, lesson.at.hidden[-1])
         mean, variance = self._posterior(network, state, place, _root(state["inducing"]))
-        logit = at_nodes(mean, variance)  # (20, B)
+        nodes, weights = _quadrature(mean.dtype)
+        logit = at_nodes(nodes, mean, variance)  # (20, B)
         # -log p(y | f) of a click is softplus(-f), of none softplus(f).
-        surprise = expected(functional.softplus(torch.where(lesson.label > 0, -logit, logit))).mean()
+        surprise = (weights @ functional.softplus(torch.where(lesson.label > 0, -logit, logit))).mean()
         log_sd, mu = state["log_sd"], state["mean"]
         divergence = 0.5 * (torch.exp(2.0 * log_sd) + mu**2 - 1.0 - 2.0 * log_sd).sum()
         far = _distances(place, state["inducing"])
@@ -71,11 +71,18 @@ class SparseGP(Belief):
         return surprise + _TEMPERATURE * divergence + _ATTRACTION * kmeans
 
     def prepare(self, network: ClickNetwork, state: Params) -> Params:
-        return {"prepared.root": _root(state["inducing"])}
+        nodes, weights = (one.to(state["mean"].device) for one in _quadrature(state["mean"].dtype))
+        return {"prepared.root": _root(state["inducing"]), "prepared.nodes": nodes, "prepared.weights": weights}
 
     def posterior(self, network: ClickNetwork, state: Params, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the logits (B,) from the last hidden layer (B, H); `state` is prepared."""
         return self._posterior(network, state, self._place(state, hidden), state["prepared.root"])
+
+    def moments(self, state: Params, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the click probability (B,), from those of the logit; `state` is prepared."""
+        p, weights = torch.sigmoid(at_nodes(state["prepared.nodes"], mean, variance)), state["prepared.weights"]
+        centre = weights @ p
+        return centre, torch.sqrt(weights @ (p - centre) ** 2)
 
     def _place(self, state: Params, hidden: Tensor) -> Tensor:
         return functional.linear(hidden, state["adapter.weight"], state["adapter.bias"])
@@ -90,14 +97,15 @@ class SparseGP(Belief):
         return mean.to(place.dtype), variance.clamp(min=1e-8).to(place.dtype)
 
 
-def at_nodes(mean: Tensor, variance: Tensor) -> Tensor:
+def at_nodes(nodes: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """Values of N(mean, variance) (B,) at the nodes of Gauss-Hermite quadrature, (20, B)."""
-    return mean + torch.sqrt(2.0 * variance) * _NODES.to(mean)[:, None]
+    return mean + torch.sqrt(2.0 * variance) * nodes[:, None]
 
 
-def expected(values: Tensor) -> Tensor:
-    """Their mean under that distribution, (20, B) -> (B,)."""
-    return (_WEIGHTS.to(values) / math.sqrt(math.pi)) @ values
+def _quadrature(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Nodes, and weights that sum to 1, (20,) each."""
+    nodes, weights = np.polynomial.hermite.hermgauss(20)
+    return torch.from_numpy(nodes).to(dtype), torch.from_numpy(weights / math.sqrt(math.pi)).to(dtype)
 
 
 def _distances(one: Tensor, other: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models import bonus
 from models.beliefs.belief import below
-from models.beliefs.sparse_gp import SparseGP, at_nodes, expected
+from models.beliefs.sparse_gp import SparseGP
 from models.networks.click import ClickNetwork, Params
 from models.types import Inputs, NoiseInput, Scores
 
@@ -49,12 +49,11 @@ class GaussianProcess:
         """See `models.registry.Exploration`."""
         (belief,) = self.beliefs
         at = network.forward(params, network.first(params, *network.embed(params, inputs.batch)))
-        mean, variance = belief.posterior(network, below(belief, params), at.hidden[-1])
+        state = below(belief, params)
+        mean, variance = belief.posterior(network, state, at.hidden[-1])
         p = torch.sigmoid(at.logit.squeeze(1))
         if self.uncertainty == "thompson":
             drawn = mean + torch.sqrt(variance) * bonus.normal(inputs.noise["normal"]).squeeze(1)
             return bonus.add(p, torch.sigmoid(drawn) - p, inputs)
-        nodes = torch.sigmoid(at_nodes(mean, variance))
-        centre = expected(nodes)
-        spread = torch.sqrt(expected((nodes - centre) ** 2))
+        centre, spread = belief.moments(state, mean, variance)
         return bonus.add(p, centre + spread - p, inputs)

@@ -8,7 +8,7 @@ import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from models.beliefs.belief import Lesson
-from models.beliefs.sparse_gp import SparseGP, at_nodes, expected
+from models.beliefs.sparse_gp import SparseGP
 from models.networks.click import Forward
 
 AMPLITUDE, LENGTH, JITTER = 0.3, 2.0, 1e-4
@@ -63,12 +63,18 @@ def test_without_data_it_is_the_prior(network):
     torch.testing.assert_close(variance, torch.full((COUNT,), AMPLITUDE**2))
 
 
-def test_quadrature_equals_a_fine_sum():
+def test_quadrature_equals_a_fine_sum(network):
     mean, variance = torch.tensor([-3.0, 0.5], dtype=torch.float64), torch.tensor([0.09, 2.0], dtype=torch.float64)
-    found = expected(torch.sigmoid(at_nodes(mean, variance)))
+    belief = SparseGP(inducing=1)
+    state = {name: value.double() for name, value in belief.init(network, torch.Generator()).trained.items()}
+    found, spread = belief.moments(belief.prepare(network, state), mean, variance)
     grid = torch.linspace(-12.0, 12.0, 200_001, dtype=torch.float64)[:, None]
     density = torch.exp(-0.5 * (grid - mean) ** 2 / variance) / torch.sqrt(2.0 * math.pi * variance)
-    torch.testing.assert_close(found, (torch.sigmoid(grid) * density).sum(0) * 24.0 / 200_000, rtol=1e-6, atol=1e-9)
+    density *= 24.0 / 200_000
+    centre = (torch.sigmoid(grid) * density).sum(0)
+    torch.testing.assert_close(found, centre, rtol=1e-5, atol=1e-9)
+    expected = torch.sqrt(((torch.sigmoid(grid) - centre) ** 2 * density).sum(0))
+    torch.testing.assert_close(spread, expected, rtol=1e-5, atol=1e-9)
 
 
 def test_the_loss_is_the_bound_and_the_pull_of_the_inducing_points(case, network):

@@ -99,7 +99,7 @@ def test_a_claimed_propensity_equals_the_observed_frequency(policy, make_request
     if share is None:
         pytest.skip("no closed form")
     batch, ids = make_request(5, seed=1)
-    hashes, runs = item_hashes(ids), 3000
+    hashes, runs = item_hashes(ids), 1000
     shown, claimed = np.zeros(5), np.zeros(5)
     for seed in range(runs):
         slate = choose(rank(policy, batch, ids, seed=seed), item_hash=hashes, seed=seed, top_k=2, uniform_share=share)

@@ -192,7 +192,7 @@ def test_deep_ts_beta_is_a_beta_distribution_about_the_prediction(network, param
     batch, ids = make_request(COUNT, seed=3)
     policy = Policy(network, params, build("deep_ts_beta", {}))
     found = []
-    for seed in range(400):
+    for seed in range(200):
         noise = draw(
             policy.noise, request_seed=np.array([seed], dtype=np.uint64), version=9, item_hash=item_hashes(ids)
         )
@@ -200,8 +200,8 @@ def test_deep_ts_beta_is_a_beta_distribution_about_the_prediction(network, param
         found.append(scores.score)
     p = scores.p_click.astype(np.float64)
     variance = p * (1.0 - p) / (IMPRESSIONS + 2.0)
-    np.testing.assert_allclose(np.mean(found, axis=0), p, atol=5.0 * np.sqrt(variance.max() / 400))
-    assert np.mean(np.var(found, axis=0) / variance) == pytest.approx(1.0, abs=0.1)
+    np.testing.assert_allclose(np.mean(found, axis=0), p, atol=5.0 * np.sqrt(variance.max() / 200))
+    assert np.mean(np.var(found, axis=0) / variance) == pytest.approx(1.0, abs=0.15)
 
 
 def test_epsilon_falls_to_zero_over_its_horizon(network, params, make_request):
@@ -210,16 +210,16 @@ def test_epsilon_falls_to_zero_over_its_horizon(network, params, make_request):
     for horizon in (1, 3_720, 10**9):
         policy = Policy(network, params, build("epsilon_greedy", {"epsilon": 0.5, "horizon": horizon}))
         explored = 0
-        for seed in range(300):
+        for seed in range(100):
             noise = draw(
                 policy.noise, request_seed=np.array([seed], dtype=np.uint64), version=9, item_hash=item_hashes(ids)
             )
             explored += int(policy.scores(batch, noise, 1.0, IMPRESSIONS).gate_open[0])
-        shares[horizon] = explored / 300
+        shares[horizon] = explored / 100
     assert float(params["total.examples"]) == 1_860  # half of the second horizon
     assert shares[1] == 0.0
-    assert shares[3_720] == pytest.approx(0.25, abs=0.1)
-    assert shares[10**9] == pytest.approx(0.5, abs=0.1)
+    assert shares[3_720] == pytest.approx(0.25, abs=0.17)
+    assert shares[10**9] == pytest.approx(0.5, abs=0.17)
 
 
 def test_textbook_epsilon_greedy_goes_by_the_counts(network, params, make_request):
