@@ -16,7 +16,8 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import logs
 from service.checkpoints import Store, open_store
@@ -80,6 +81,12 @@ class _App(FastAPI):
     def __init__(self, layers: Callable[[ASGIApp], ASGIApp], **given: Any) -> None:
         super().__init__(**given)
         self._layers = layers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":  # FastAPI looks each time whether somebody traces it
+            await Starlette.__call__(self, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         return self._layers(super().build_middleware_stack())
