@@ -8,7 +8,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +19,7 @@ from rich.table import Table
 from models.evaluation.driver import Protocol
 from models.evaluation.r6b import Tally
 from models.registry import Strategy, build
-from scripts.replay_runs import Work, read_log
+from scripts.replay_runs import Format, Log, Work, read_log
 from scripts.runs import Results, Row, run_all
 from service.settings import SettingsError, read
 
@@ -28,15 +27,11 @@ DEFAULTS = Protocol()
 COLUMNS = ("events", "matched", "clicks", "ctr", "expected_random_matches", "expected_random_clicks")
 
 
-class Format(StrEnum):
-    """Log formats with uniformly random display."""
-
-    R6B = "r6b"
-
-
 def replay(
     log: Annotated[Path, typer.Option(help="The log; unpacked while it is read if it ends in .gz.")],
-    format: Annotated[Format, typer.Option(help="Of the log: r6b, the lines of Yahoo! R6B.")] = Format.R6B,
+    format: Annotated[
+        Format, typer.Option(help="r6b, the lines of Yahoo! R6B; open_bandit, the csv of the random policy's log.")
+    ] = Format.R6B,
     strategies: Annotated[
         str, typer.Option(help="Names from the settings, separated by commas.")
     ] = "random,greedy,epsilon_greedy,age_ts,age_ucb",
@@ -79,18 +74,20 @@ def replay(
 
     the Unix time, the article displayed, 1 if it was clicked, the user's active features of 1 to 136, the candidates.
 
+    Of the Open Bandit Dataset (its sample is in the PyPI package obp, under obp/dataset/obd/random) name the csv of a
+    campaign; item_context.csv must stand beside it.
+
     Try it, on the first 100,000 visits:
 
         agerank replay --log LOG.gz --strategies random,greedy,age_ts --warm-up 20000 --limit 100000
     """
     protocol = Protocol(warm_up=warm_up, update_every=update_every, window=window)
     work = [
-        Work(strategy, seed, log, limit, share, protocol)
+        Work(strategy, seed, Log(log, format, limit, share), protocol)
         for strategy, seed in product(_strategies(strategies, config), range(seeds))
     ]
     with _readable(log):
-        if next(read_log(log, Tally()), None) is None:
-            raise typer.BadParameter(f"{log} has no usable line of the format {format}", param_hint="--log")
+        _check(Log(log, format))
         processes = min(jobs or os.cpu_count() or 1, len(work))
         records = run_all(work, title="replay", processes=processes, quiet=as_json, results=Results(runs))
     results = [record.result for record in records]
@@ -129,7 +126,17 @@ def _readable(log: Path) -> Iterator[None]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise typer.BadParameter(f"{log} is not an intact gzip file: {error}", param_hint="--log") from None
     except OSError as error:
-        raise typer.BadParameter(f"cannot read {log}: {error.strerror}", param_hint="--log") from None
+        raise typer.BadParameter(f"cannot read {error.filename or log}: {error.strerror}", param_hint="--log") from None
+
+
+def _check(log: Log) -> None:
+    """That there is something to replay."""
+    try:
+        first = next(read_log(log, Tally()), None)
+    except ValueError as error:
+        raise typer.BadParameter(f"{log.path}: {error}", param_hint="--log") from None
+    if first is None:
+        raise typer.BadParameter(f"{log.path} has no usable line of the format {log.format}", param_hint="--log")
 
 
 def _report_tally(tally: Row) -> None:

@@ -4,14 +4,16 @@ import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from enum import StrEnum
 from importlib import resources
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from models.evaluation import open_bandit, r6b
 from models.evaluation.driver import Protocol
-from models.evaluation.r6b import Event, Tally, events
+from models.evaluation.r6b import Event, Tally
 from models.evaluation.replay import replay
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
@@ -26,24 +28,38 @@ LEARNING_RATE = 0.003
 FOLLOW_EVERY = 1_000  # visits
 
 
+class Format(StrEnum):
+    """Log formats with uniformly random display."""
+
+    R6B = "r6b"
+    OPEN_BANDIT = "open_bandit"
+
+
+class Log(NamedTuple):
+    """What is replayed."""
+
+    path: Path
+    format: Format
+    limit: int | None = None  # visits
+    share: float = 1.0  # of the file's bytes
+
+
 class Work(NamedTuple):
     """One run."""
 
     strategy: Strategy
     seed: int
-    log: Path
-    limit: int | None  # visits
-    share: float  # of the file's bytes
+    log: Log
     protocol: Protocol
 
     @property
     def settings(self) -> Row:
         """See `scripts.runs.Run`. A log is known by its name and size."""
         return {
-            "log": self.log.name,
-            "bytes": self.log.stat().st_size,
-            "limit": self.limit,
-            "share": self.share,
+            "log": self.log.path.name,
+            "bytes": self.log.path.stat().st_size,
+            "limit": self.log.limit,
+            "share": self.log.share,
             "strategy": strategy_settings(self.strategy),
             "seed": self.seed,
             "protocol": asdict(self.protocol),
@@ -58,25 +74,35 @@ class Work(NamedTuple):
             network = ClickNetwork(spec, NETWORK)
             return Learner(network, learning_rate=LEARNING_RATE, seed=self.seed + round_, beliefs=learned)
 
-        visits = read_log(self.log, tally, self.limit, self.share, follow)
+        visits = read_log(self.log, tally, follow)
         result = replay(visits, strategy=self.strategy, make=make, seed=self.seed, protocol=self.protocol)
         met = {"events": tally.events, "unsorted": tally.unsorted, "skipped": dict(tally.skipped)}
         return {**asdict(result), "ctr": result.ctr, "tally": met}
 
 
-def read_log(
-    log: Path, tally: Tally, limit: int | None = None, share: float = 1.0, follow: Follow = lambda share: None
-) -> Iterator[Event]:
-    """The first `limit` visits of a log, and no more than lie in the first share of its bytes, about."""
-    size = log.stat().st_size
-    with log.open("rb") as raw, _text(raw, packed=log.suffix == ".gz") as lines:
-        for number, event in enumerate(islice(events(lines, tally), limit)):
+def read_log(log: Log, tally: Tally, follow: Follow = lambda share: None) -> Iterator[Event]:
+    """The first `limit` visits of a log, and no more than lie in the first share of its bytes, about.
+
+    Raises:
+        ValueError: the file as a whole is not of this format.
+    """
+    size = log.path.stat().st_size
+    with log.path.open("rb") as raw, _text(raw, packed=log.path.suffix == ".gz") as lines:
+        for number, event in enumerate(islice(_events(log, lines, tally), log.limit)):
             if number % FOLLOW_EVERY == 0:
                 done = raw.tell() / size
-                if done > share:
+                if done > log.share:
                     return
-                follow(max(done / share, number / limit if limit else 0.0))
+                follow(max(done / log.share, number / log.limit if log.limit else 0.0))
             yield event
+
+
+def _events(log: Log, lines: TextIOWrapper, tally: Tally) -> Iterator[Event]:
+    if log.format is Format.R6B:
+        return r6b.events(lines, tally)
+    with log.path.with_name("item_context.csv").open(encoding="ascii") as campaign:
+        pool = open_bandit.items(campaign)
+    return open_bandit.events(lines, tally, pool=pool)
 
 
 @contextmanager

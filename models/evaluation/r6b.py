@@ -24,7 +24,7 @@ class Event(NamedTuple):
     time_s: int  # Unix
     displayed: int  # index of the article in `candidates`
     click: int  # 0 or 1
-    features: tuple[int, ...]  # active ones, in the order of the line
+    features: tuple[int, ...] | tuple[str, ...]  # active ones, in the order of the line
     candidates: tuple[str, ...]  # distinct, such as "id-560620"
 
 
@@ -37,7 +37,7 @@ class Tally:
     skipped: Counter[str] = field(default_factory=Counter)  # reason -> lines
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
     """A line that is skipped; its text is the reason."""
 
 
@@ -51,7 +51,7 @@ def events(lines: Iterable[str], tally: Tally) -> Iterator[Event]:
     for line in lines:
         try:
             event = _parse(line)
-        except _Unusable as reason:
+        except Unusable as reason:
             tally.skipped[str(reason)] += 1
             continue
         tally.events += 1
@@ -64,20 +64,20 @@ def _parse(line: str) -> Event:
     visit, *sections = line.split("|", 2)
     fields = visit.split()
     if not fields and not sections:
-        raise _Unusable("empty_line")
+        raise Unusable("empty_line")
     if len(fields) != 3 or not sections:
-        raise _Unusable("incomplete_line")
+        raise Unusable("incomplete_line")
     time_s, article, click = fields
     if not time_s.isdecimal():
-        raise _Unusable("bad_time")
+        raise Unusable("bad_time")
     if click not in ("0", "1"):
-        raise _Unusable("bad_click")
+        raise Unusable("bad_click")
     features = _user(sections[0])
     candidates = _pool(sections[1] if len(sections) > 1 else "")
     try:
         displayed = candidates.index(_article(article))
     except ValueError:
-        raise _Unusable("displayed_not_in_pool") from None
+        raise Unusable("displayed_not_in_pool") from None
     return Event(int(time_s), displayed, int(click), features, candidates)
 
 
@@ -86,10 +86,10 @@ def _user(section: str) -> tuple[int, ...]:
     """ "user 1 9 11" -> (1, 9, 11). A user without any feature is possible."""
     name, *features = section.split() or [""]
     if name != "user":
-        raise _Unusable("missing_user")
+        raise Unusable("missing_user")
     numbers = tuple(int(one) if one.isdecimal() else 0 for one in features)
     if any(one not in _FEATURES for one in numbers) or len(set(numbers)) != len(numbers):
-        raise _Unusable("bad_feature")
+        raise Unusable("bad_feature")
     return numbers
 
 
@@ -97,14 +97,14 @@ def _user(section: str) -> tuple[int, ...]:
 def _pool(sections: str) -> tuple[str, ...]:
     """ "id-1 |id-2 |id-3" -> ("id-1", "id-2", "id-3")."""
     if not sections.strip():
-        raise _Unusable("empty_pool")
+        raise Unusable("empty_pool")
     candidates = tuple(_article(section.strip()) for section in sections.split("|"))
     if len(set(candidates)) != len(candidates):
-        raise _Unusable("duplicate_candidate")
+        raise Unusable("duplicate_candidate")
     return candidates
 
 
 def _article(text: str) -> str:
     if not (text.startswith(_ARTICLE) and text[len(_ARTICLE) :].isdecimal()):
-        raise _Unusable("bad_article")
+        raise Unusable("bad_article")
     return text

@@ -112,5 +112,5 @@ class _Encoded:
     def _of(self, event: Event) -> tuple[Array, Array]:
         return self._user(event.features)
 
-    def _encode_user(self, features: tuple[int, ...]) -> tuple[Array, Array]:
+    def _encode_user(self, features: tuple[int, ...] | tuple[str, ...]) -> tuple[Array, Array]:
         return self._encoder.context(user={"features": features})
