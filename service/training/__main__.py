@@ -31,6 +31,7 @@ from service.training.join import Join
 from service.training.joins import Joins
 from service.training.outcome import Outcome, Progress
 from service.training.publisher import Publisher
+from service.training.ranks import Ranks, joined
 from service.training.sampling import Sampler
 from service.training.trainer import Trainer
 from service.training.worker import Worker
@@ -41,6 +42,8 @@ _log = structlog.get_logger()
 def train(settings: Settings, *, burst: bool = False) -> tuple[Progress, int]:
     """Runs the trainer until SIGTERM or SIGINT, or with `burst` until the log is read to its end.
 
+    Where torchrun started it, it is one of several ranks: see `service.training.ranks`.
+
     Returns:
         What this run learned, and the version that it reached.
 
@@ -48,28 +51,36 @@ def train(settings: Settings, *, burst: bool = False) -> tuple[Progress, int]:
         SettingsError: a feature spec or a strategy that will not do.
         CheckpointError: locked, spec_mismatch, network_mismatch, no_usable_version.
         StreamError: the log's server cannot be started, or cannot hold the log.
-        OSError: a port is taken, or a version cannot be written.
+        OSError: a port is taken, a version cannot be written, or another rank is gone.
     """
-    trainer, spec = create_trainer(settings)
     logs.configure(settings.log_format)
     metrics = TrainerMetrics(CollectorRegistry())
     ProcessCollector(registry=metrics.registry)
     # Opens in this order and closes in the other: the embedded server goes last.
     with ExitStack() as stack:
         stop = stack.enter_context(_stopped_by_signals())
+        ranks = stack.enter_context(joined())
+        trainer, spec = create_trainer(settings, ranks)
         store = open_store(settings.store)
-        stack.enter_context(store.lock())
-        server, _ = start_http_server(settings.trainer_port, settings.trainer_host, metrics.registry)
+        if ranks.rank == 0:
+            stack.enter_context(store.lock())
+        port = settings.trainer_port and settings.trainer_port + ranks.rank
+        server, _ = start_http_server(port, settings.trainer_host, metrics.registry)
         stack.callback(server.server_close)
         stack.callback(server.shutdown)
         client = stack.enter_context(connect(redis_url(settings, stack), name="agerank-trainer"))
-        _log.info("training", lane=settings.lane, checkpoints=str(store), metrics_port=server.server_port)
+        who = {"rank": ranks.rank, "ranks": ranks.size} if ranks.size > 1 else {}
+        _log.info("training", lane=settings.lane, checkpoints=str(store), metrics_port=server.server_port, **who)
         worker = create_worker(settings, trainer, spec, store=store, client=client, metrics=metrics, stop=stop)
         return worker.run(burst=burst), trainer.learner.step
 
 
-def create_trainer(settings: Settings) -> tuple[Trainer, str]:
-    """A fresh trainer, and its feature spec as TOML. Raises SettingsError."""
+def create_trainer(settings: Settings, ranks: Ranks | None = None) -> tuple[Trainer, str]:
+    """A fresh trainer, and its feature spec as TOML. Raises SettingsError.
+
+    Args:
+        ranks: that train together, None for one alone.
+    """
     try:
         text = settings.features.read_text(encoding="utf-8")
         spec = FeatureSpec.from_toml(text)
@@ -93,6 +104,7 @@ def create_trainer(settings: Settings) -> tuple[Trainer, str]:
         batch_size=settings.batch_size,
         mature_impressions=settings.mature_impressions,
         sampler=Sampler(rate=settings.negative_rate, seed=settings.seed),
+        ranks=ranks,
     )
     return trainer, text
 
@@ -150,12 +162,14 @@ def create_worker(
         keep=settings.keep_versions,
         guard=Guard(bounds),
         refused=metrics.refused,
+        full_every=settings.full_every,
     )
     return Worker(
         trainer=trainer,
         publisher=publisher,
         client=client,
         names=StreamNames(settings.redis_prefix, settings.partitions),
+        window_ms=round(settings.attribution_window_s * 1000),
         maxlen=settings.stream_max_entries,
         publish_interval_s=settings.publish_interval_s,
         metrics=metrics,

@@ -52,9 +52,7 @@ class Guard:
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
-        self._batches: deque[tuple[float, float, float, float]] = (
-            deque()
-        )  # of the log: examples, clicks, ...
+        self._batches: deque[tuple[float, ...]] = deque()  # examples of the log, clicks, predicted clicks, loss
         self._seen = 0  # examples learned from, ever
         self.in_a_row = 0  # versions refused since the last one that was not
 

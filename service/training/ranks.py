@@ -64,6 +64,10 @@ class Ranks:
             part[:length] for part, length in zip(self._all(self._group, content, max(lengths)), lengths, strict=True)
         ]
 
+    def most(self, number: int) -> int:
+        """The largest of what each gives, non-negative and below 2^63."""
+        return max(int(_LENGTH.unpack(one)[0]) for one in self.gather(_LENGTH.pack(number)))
+
     def collect(self, content: bytes) -> list[bytes]:
         """The same on rank 0, and nothing elsewhere: for what is large."""
         if not self._group:

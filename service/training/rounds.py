@@ -23,6 +23,7 @@ class Word(NamedTuple):
     stop: bool = False  # told to; one is enough
     drained: bool = False  # nothing is left to read; on all
     due: bool = False  # a version is to be published; as rank 0 says
+    full: bool = False  # which is a full one, with the state of all ranks; as rank 0 says
 
 
 class _Said(NamedTuple):
@@ -75,8 +76,8 @@ class Rounds:
         """Waits for all ranks. Returns what is to be fed now, and what the ranks come to."""
         said = self._ranks.gather(msgspec.msgpack.encode(_Said(self._end, word)))
         ends, words = zip(*(msgspec.msgpack.decode(one, type=_Said) for one in said), strict=True)
-        stops, drains, dues = zip(*words, strict=True)
         end = min(ends)
         now = [entry for entry in self._ahead if order(entry.position) < end]
         self._ahead = [entry for entry in self._ahead if order(entry.position) >= end]
-        return now, Word(any(stops), all(drains), dues[0])
+        stop, drained = any(word.stop for word in words), all(word.drained for word in words)
+        return now, words[0]._replace(stop=stop, drained=drained)

@@ -83,18 +83,16 @@ class Trainer:
         # The joins of other ranks; None where they have gone on since they were collected.
         self._elsewhere: dict[str, Array] | None = {}
 
-    def feed(self, entries: Sequence[Entry], until_ms: int | None = None) -> Outcome:
-        """The next entries of the log.
+    def feed(self, entries: Sequence[Entry]) -> Outcome:
+        """The next entries of the log, in order; on each rank those of its partitions, up to the same place.
 
-        Args:
-            until_ms: all entries up to this time are known with these; what closes until then is learned from. None:
-                they come in the order of the whole log, so all is known that is older than the newest of them.
+        So all is known that is older than the newest of them, and what has closed until then is learned from.
         """
         outcome = Outcome()
         explored: list[Explored] = []
         for entry, message in zip(entries, self._intake.read(entries), strict=True):
             self._enter(outcome, explored, entry, message)
-        joined = self.joins.take(self.joins.now_ms - 1 if until_ms is None else until_ms)
+        joined = self.joins.take(self.ranks.most(self.joins.now_ms) - 1)
         outcome.join = joined.counts
         outcome.dead_letters += [_dead_letter(entry, error) for entry, error in joined.refused]
         outcome.slices = slices(joined.closed, self.strategies, mature=self._mature)

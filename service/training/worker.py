@@ -5,7 +5,7 @@ again after a restart, with the same result.
 """
 
 import threading
-from collections import Counter
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,16 +13,18 @@ import redis
 import structlog
 from redis.exceptions import RedisError
 
-from models.metrics import log_loss
 from service.appends import append_batch
 from service.checkpoints import Manifest
-from service.connections import check_server
+from service.connections import check_server, refusal
 from service.errors import CheckpointError
 from service.events import Announcement, DeadLetter, encode
-from service.streams import START, Entry, LogReader, StreamNames
+from service.streams import Entry, LogReader, StreamNames
 from service.telemetry import TrainerMetrics
+from service.training.lookout import Lookout
 from service.training.outcome import Outcome, Progress
 from service.training.publisher import Publisher
+from service.training.reports import count, tell
+from service.training.rounds import Rounds, Word
 from service.training.trainer import Trainer
 
 T = TypeVar("T")
@@ -42,6 +44,7 @@ class Worker:
         publisher: of that trainer.
         client: from `service.connections.connect`.
         names: of the streams.
+        window_ms: attribution window.
         maxlen: about how many announcements Redis keeps.
         publish_interval_s: between versions, where anything was learned.
         stop: ends `run` when set, from whichever thread.
@@ -56,6 +59,7 @@ class Worker:
         publisher: Publisher,
         client: redis.Redis,
         names: StreamNames,
+        window_ms: int,
         maxlen: int,
         publish_interval_s: float,
         metrics: TrainerMetrics,
@@ -65,13 +69,14 @@ class Worker:
     ) -> None:
         self._trainer, self._publisher, self._metrics = trainer, publisher, metrics
         self._client, self._names, self._maxlen = client, names, maxlen
-        self._reader = LogReader(client, names, redated=self._redated)
+        self._reader = LogReader(client, names, owns=trainer.ranks.owns, redated=self._redated)
+        self._rounds = Rounds(self._reader, trainer.ranks)
+        self._lookout = Lookout(client, self._reader.streams, window_ms=window_ms, metrics=metrics, clock=clock)
         self._interval_s, self._stop, self._clock = publish_interval_s, stop, clock
         self._observe = observe
         self._total, self._unpublished = Progress(), Progress()
         self._started, self._published_s = False, 0.0
         self._reachable = True
-        self._trimmed: dict[str, str] = {}  # stream -> our position when it was last found trimmed
 
     def run(self, *, burst: bool = False) -> Progress:
         """Trains until `stop` is set, or with `burst` until the log is read to its end. Then publishes what is left.
@@ -85,40 +90,56 @@ class Worker:
         """
         if not self._started:
             self._start()
-        while not self._stop.is_set():
-            entries = self._read()
+        drained = False
+        while True:
+            drained = not self._read(0 if burst else BLOCK_MS) and drained
+            entries, they = self._rounds.agree(
+                Word(self._stop.is_set(), drained, self._due(), self._publisher.full_is_due)
+            )
             self._feed(entries)
-            lag = self._lag()
-            if self._clock() >= self._published_s + self._interval_s:
-                self._publish()
-            if burst and not entries and not any(lag.values()):
+            drained = self._rounds.level and not any(self._lag().values())
+            if they.stop or (burst and they.drained):
                 break
-        self._publish()
+            if they.due:
+                self._publish(full=they.full)
+        if self._rounds.agree(Word(due=self._unpublished.steps > 0 or not self._publisher.whole))[1].due:
+            self._publish(full=True, whole=True)
+        self._rounds.agree(Word())  # nobody leaves, and stops a server that it started, while another still writes
         if self._unpublished.steps:
             raise OSError("the last version could not be written; a restart learns it again from the one before")
         return self._total
 
     def _start(self) -> None:
         """A version comes first: with it the scorers can serve, whether Redis is there or not."""
-        self._announce(self._publisher.start(now_ms=self._now_ms()))
+        manifest = None
+        if self._trainer.ranks.rank == 0:
+            manifest = self._publisher.start(now_ms=self._now_ms())
+            self._announce(manifest)
+        self._trainer.follow(manifest)
+        self._rounds.go_on(self._trainer.positions)
         self._published_s = self._clock()
         self._started = True
         if warning := self._reach(lambda: check_server(self._client)):
             _log.warning(warning)
 
-    def _read(self) -> list[Entry]:
-        positions = dict(self._trainer.positions)
-        entries = self._reach(lambda: self._reader.read(positions, block_ms=BLOCK_MS)) or []
+    def _read(self, block_ms: int) -> list[Entry]:
+        """Reads on. Waits for what is new, but not beyond the time at which a version is due."""
+        if self._unpublished.steps:
+            due_ms = 1000.0 * (self._published_s + self._interval_s - self._clock())
+            block_ms = round(max(min(block_ms, due_ms), 0.0))
+        before = dict(self._rounds.positions)
+        entries = self._reach(lambda: self._rounds.read(block_ms=block_ms)) or []
         # Asked after the read: what was removed before it is seen now, and nothing can be missed.
-        for stream in self._reach(lambda: self._reader.trimmed(positions)) or []:
-            if self._trimmed.get(stream) != positions.get(stream, START):
-                self._trimmed[stream] = positions.get(stream, START)
-                self._metrics.trimmed.labels(stream).inc()
-                _log.error("entries were removed before they were read", stream=stream, after=self._trimmed[stream])
+        self._rounds.go_on(self._reach(lambda: self._lookout.look(before, entries)) or {})
         return entries
+
+    def _due(self) -> bool:
+        return self._unpublished.steps > 0 and self._clock() >= self._published_s + self._interval_s
 
     def _feed(self, entries: list[Entry]) -> None:
         outcome = self._trainer.feed(entries)
+        if self._rounds.level:
+            self._trainer.positions |= self._rounds.positions  # which may have gone back
         self._set_aside(outcome.dead_letters)
         self._total.add(outcome)
         self._total.click_times_ms.clear()  # of use to a version alone, and a worker may run for years
@@ -128,22 +149,33 @@ class Worker:
         if self._observe:
             self._observe(outcome)
 
-    def _publish(self) -> None:
-        """Publishes, if anything was learned. A version that cannot be written is tried again an interval later."""
-        if not self._unpublished.steps:
+    def _publish(self, *, full: bool, whole: bool = False) -> None:
+        """Publishes what was learned. A version that cannot be written is tried again an interval later.
+
+        Args:
+            full: it is to be a full version.
+            whole: even if it is not time for one: a restart shall have nothing to learn again.
+        """
+        self._published_s, started = self._clock(), time.perf_counter()
+        if full:
+            self._trainer.collect()
+        if self._trainer.ranks.rank:
+            self._unpublished = Progress()
             return
-        self._published_s = self._clock()
         try:
-            with self._metrics.publish_seconds.time():
-                manifest = self._publisher.publish(self._unpublished, now_ms=self._now_ms())
+            manifest = self._publisher.publish(self._unpublished, now_ms=self._now_ms(), whole=whole)
         except (OSError, CheckpointError) as error:
             self._metrics.publishes.labels("failed").inc()
             _log.error("version not published", version=self._trainer.learner.step, error=str(error))
             if isinstance(error, CheckpointError):  # neither weights that diverged nor a lost lane come back
                 raise
             return
+        if manifest:
+            self._metrics.publish_seconds.labels(manifest.kind).observe(time.perf_counter() - started)
+            self._metrics.published_bytes.labels(manifest.kind).inc(manifest.bytes)
         self._unpublished = Progress()
-        if tell(self._metrics, self._publisher, manifest) == "published":
+        tell(self._metrics, self._publisher, manifest)
+        if manifest and self._publisher.serves:
             self._announce(manifest)
 
     def _announce(self, manifest: Manifest) -> None:
@@ -153,6 +185,7 @@ class Worker:
         try:
             append_batch(self._client, [(self._names.models, content, None)], maxlen=self._maxlen)
         except RedisError as error:
+            self._metrics.log_errors.labels(refusal(error)).inc()
             _log.warning("version not announced", version=manifest.version, error=str(error))
 
     def _set_aside(self, letters: list[DeadLetter]) -> None:
@@ -160,7 +193,7 @@ class Worker:
             entries = [(self._names.dead, encode(letter), None) for letter in letters]
             if self._reach(lambda: append_batch(self._client, entries, maxlen=DEAD_LETTERS)) is None:
                 places = [f"{letter.stream} {letter.position} {letter.code}" for letter in letters]
-                _log.error("stopped before dead letters were written", entries=places)
+                _log.error("dead letters were not written", entries=places)
 
     def _redated(self, stream: str, entries: int) -> None:
         self._metrics.redated.labels(stream).inc(entries)
@@ -173,12 +206,19 @@ class Worker:
         return lag
 
     def _reach(self, call: Callable[[], T]) -> T | None:
-        """What a call of Redis returns, tried for as long as it takes; None if we are told to stop meanwhile."""
+        """What a call of Redis returns, tried for as long as it takes.
+
+        None if we are told to stop meanwhile, or where Redis has no room for what the call writes.
+        """
         wait_s = FIRST_WAIT_S
         while True:
             try:
                 result = call()
             except RedisError as error:
+                self._metrics.log_errors.labels(refusal(error)).inc()
+                if refusal(error) == "out_of_memory":  # it answers, and will not take what we write; we can read on
+                    _log.error("Redis is out of memory", error=str(error))
+                    return None
                 self._report(reachable=False, error=f"{type(error).__name__}: {error}")
                 if self._stop.wait(wait_s):
                     return None
@@ -196,44 +236,3 @@ class Worker:
 
     def _now_ms(self) -> int:
         return round(self._clock() * 1000)
-
-
-def tell(metrics: TrainerMetrics, publisher: Publisher, manifest: Manifest) -> str:
-    """Tells what became of a version that was written, and returns it: "published", "refused" or "pinned"."""
-    guard, refusal = publisher.guard, publisher.refusal
-    metrics.guard_pcoc.set(guard.pcoc)
-    metrics.guard_normalised_entropy.set(guard.normalised_entropy)
-    metrics.guard_refused_in_a_row.set(guard.in_a_row)
-    if refusal:
-        result = "refused"
-        metrics.guard_refused.labels(refusal.code).inc()
-        _log.error("version refused by the guard", version=manifest.version, **refusal._asdict())
-    elif publisher.serves:
-        result = "published"
-        _log.info("version published", version=manifest.version, **manifest.metrics)
-    else:
-        result = "pinned"
-        _log.warning("version written, but another one is pinned", version=manifest.version)
-    metrics.publishes.labels(result).inc()
-    return result
-
-
-def count(metrics: TrainerMetrics, trainer: Trainer, entries: list[Entry], outcome: Outcome) -> None:
-    """Tells Prometheus what a feed came to."""
-    for stream, number in Counter(entry.stream for entry in entries).items():
-        metrics.entries.labels(stream).inc(number)
-    for result, number in outcome.join.items():
-        metrics.join.labels(result).inc(number)
-    for letter in outcome.dead_letters:
-        metrics.dead_letters.labels(letter.code).inc()
-    for (strategy, age), sums in outcome.slices.items():
-        labels = trainer.lane, strategy, age
-        metrics.impressions.labels(*labels).inc(sums.impressions)
-        metrics.clicks.labels(*labels).inc(sums.clicks)
-        metrics.predicted_clicks.labels(*labels).inc(sums.predicted_clicks)
-        metrics.score_sum.labels(*labels).inc(sums.score)
-    for _, p, label, weight in outcome.predictions:
-        metrics.examples.inc(len(p))
-        metrics.steps.inc()
-        metrics.loss.set(log_loss(p, label, weight))
-    metrics.join_pending.set(trainer.joins.pending)

@@ -17,7 +17,7 @@ from service.training.guard import UNGUARDED, Bounds, Guard
 from service.training.outcome import Predictions, Progress
 from service.training.publisher import Publisher
 from service.training.trainer import Trainer
-from service.training.worker import tell
+from service.training.reports import tell
 
 BOUNDS = Bounds(window_examples=512, min_examples=512, pcoc_low=0.5, pcoc_high=2.0, normalised_entropy=1.1)
 NARROW = BOUNDS._replace(pcoc_low=0.8, pcoc_high=1.25)
@@ -136,7 +136,8 @@ class Loop:
         outcome, progress = self.trainer.feed(entries), Progress()
         self.publisher.guard.observe(outcome.predictions)
         progress.add(outcome)
-        return tell(self.metrics, self.publisher, self.publisher.publish(progress, now_ms=1))
+        tell(self.metrics, self.publisher, self.publisher.publish(progress, now_ms=1))
+        return "refused" if self.publisher.refusal else "published" if self.publisher.serves else "pinned"
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)

@@ -27,7 +27,7 @@ def feed(trainer: Trainer, log: Sequence[Entry], cuts: Sequence[int]) -> None:
     """What of the log is this rank's, in rounds that end at these places."""
     for start, end in zip([0, *cuts], [*cuts, len(log)], strict=True):
         ours = [one for one in log[start:end] if trainer.ranks.owns(partition_of(one.stream))]
-        trainer.feed(ours, until_ms=log[end - 1].time_ms - 1)
+        trainer.feed(ours)
 
 
 class State(dict[str, Any]):
