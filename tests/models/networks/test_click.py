@@ -92,7 +92,7 @@ def test_draws_mask_the_units_of_every_layer_or_of_the_last(rows, network, param
 
 
 def test_no_gradient_of_the_gate_reaches_the_embeddings(network, params, make_request):
-    live = {name: value.clone().requires_grad_() for name, value in params.items()}
+    live = {name: params[name].clone().requires_grad_() for name in network.init(torch.Generator())}
     batch, _ = make_request(7, seed=3)
     label = (torch.rand(7, generator=torch.Generator().manual_seed(1)) > 0.5).float()
     functional.binary_cross_entropy_with_logits(
