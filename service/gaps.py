@@ -33,8 +33,10 @@ class _Info(NamedTuple):
     """XINFO STREAM."""
 
     raw: dict[str, Any]
-    first: str | None
-    last: str  # the newest that there ever was
+    first: str | None  # entry that stands
+    last: str | None
+    newest: str  # that there ever was
+    deleted: str  # the newest that XDEL took
     added: int | None  # entries ever; servers before 7.0 do not count them
     removed: int | None
 
@@ -42,7 +44,7 @@ class _Info(NamedTuple):
 class _Known(NamedTuple):
     """What a stream was at the last look."""
 
-    last: str = START
+    last: str = START  # entry that stood
     added: int | None = None
     read: int | None = None  # how many of these come up to our position, None where we cannot tell
     trimmed: str | None = None  # position at which it was last found so, and is until more is read
@@ -104,13 +106,13 @@ class GapFinder:
         last = max(known.last, before, key=order)
         if info is None:
             return None if last == after == START else Gap(stream, "emptied", START)
-        missing = _missing(info, before, stands=seen.stand[0]) or order(info.last) < order(after)
+        missing = _missing(info, before, stands=seen.stand[0]) or order(info.newest) < order(after)
         if missing or _missing(info, known.last, stands=seen.stand[1]) or _anew(info, known, before):
             if info.first is None or order(info.first) > order(last):
                 return Gap(stream, "emptied", START if info.first is None else after)
             return Gap(stream, "restored", self._back(stream, before) if missing else after)
-        if known.read is not None and info.removed is not None and info.removed <= known.read:
-            return None  # also where the very entry at our position is gone, and no other
+        if order(info.deleted) <= order(before) and (info.removed or 0) <= (known.read or -1):
+            return None  # counted: also where the very entry at our position is gone, and no other
         return Gap(stream, "trimmed", after) if lost(info.raw, before) else None
 
     def _back(self, stream: str, position: str) -> str:
@@ -121,10 +123,10 @@ class GapFinder:
 
 
 def _missing(info: _Info, position: str, *, stands: bool) -> bool:
-    """Whether an entry that there was is not there, though neither trimming nor the stream's age explains it."""
-    if position == START or stands:
+    """Whether an entry that there was is not there, though neither trimming nor XDEL explains it."""
+    if position == START or stands or order(info.deleted) >= order(position):
         return False
-    return order(info.last) < order(position) or (info.first is not None and order(info.first) <= order(position))
+    return order(info.newest) < order(position) or (info.first is not None and order(info.first) <= order(position))
 
 
 def _anew(info: _Info, known: _Known, before: str) -> bool:
@@ -146,11 +148,11 @@ def _now(info: _Info | None, known: _Known, gap: Gap | None, before: str, after:
         return _Known()
     if gap:
         count = info.removed if gap.position == START else None
-    elif after == info.last:
+    elif after == info.newest:
         count = info.added
     else:
         count = None if known.read is None else known.read + read
-    return _Known(info.last, info.added, count, before if gap and gap.reason == "trimmed" else None)
+    return _Known(info.last or START, info.added, count, before if gap and gap.reason == "trimmed" else None)
 
 
 def _reply(reply: Any) -> Any:
@@ -167,7 +169,9 @@ def _info(raw: dict[str, Any]) -> _Info:
     return _Info(
         raw=raw,
         first=None if first is None else first[0].decode(),
-        last=raw["last-generated-id"].decode(),
+        last=None if raw["last-entry"] is None else raw["last-entry"][0].decode(),
+        newest=raw["last-generated-id"].decode(),
+        deleted=raw.get("max-deleted-entry-id", START.encode()).decode(),
         added=added,
         removed=None if added is None else added - raw["length"],
     )

@@ -185,3 +185,14 @@ def test_a_server_that_comes_back_with_all_has_lost_nothing_and_one_without_its_
         shutil.rmtree(server.directory / "appendonlydir")
         server.start()
         assert reading.read() == ([], reading.gap("emptied", START))
+
+
+def test_what_an_operator_deletes_is_a_loss_where_it_was_unread(reading: Reading) -> None:
+    reading.add(1, 2, 3, 4)
+    reading.read()
+    reading.client.xdel(reading.stream, "2-0", "4-0")
+    assert [reading.read() for _ in range(2)] == [([], [])] * 2
+    reading.add(5, 6, 7)
+    reading.client.xdel(reading.stream, "6-0")
+    assert reading.read() == ([5, 7], reading.gap("trimmed", "7-0"))
+    assert [reading.read() for _ in range(2)] == [([], [])] * 2
