@@ -70,6 +70,7 @@ class Encoder:
         self._user = _Side(spec.context, "user", lambda _: "user.features", hash_texts)
         self._context = _Side(spec.context, "context", lambda _: "context.features", hash_texts)
         self._item = _Side(spec.item, "item", lambda place: f"candidates[{place}].features", hash_texts)
+        self._both = Columns([*self._user.columns, *self._context.columns], hash_texts)
         self.rows: Final = Rows(self._user.row, self._context.row, self._item.row)
         self._missing_context, self._missing_item = _missing(spec.context), _missing(spec.item)
 
@@ -82,14 +83,20 @@ class Encoder:
             FeatureError: an unknown feature, or a value that does not fit its field.
         """
         index, weight = (row.copy() for row in self._missing_context)
-        self._user.fill([user_id], [user], index, weight)
-        self._context.fill([None], [context], index, weight)
+        self._user.fill_ids([user_id], index, weight)
+        try:
+            values = astuple(user) + astuple(context)  # type: ignore[arg-type]  # or else:
+            self._both.fill([(value,) for value in values], index, weight)
+        except (TypeError, RefusedError):  # a dictionary, or nothing; or one of the sides tells what is wrong
+            self._user.fill_features([user], index, weight)
+            self._context.fill_features([context], index, weight)
         return index, weight
 
     def items(self, ids: Sequence[str], features: Sequence[Features | Row | None]) -> tuple[Array, Array]:
         """B candidates -> ((B, Ki) int32 rows, (B, Ki) float32 weights). Raises FeatureError like `context`."""
         index, weight = (row.repeat(len(ids), axis=0) for row in self._missing_item)
-        self._item.fill(ids, features, index, weight)
+        self._item.fill_ids(ids, index, weight)
+        self._item.fill_features(features, index, weight)
         return index, weight
 
     def item_hashes(self, ids: Sequence[str]) -> Array:
@@ -128,15 +135,18 @@ class _Side:
 
     Args:
         path: where the features of the row at a place stand in the request; asked for only to complain.
+
+    Attributes:
+        columns: of its features, in the order of `row`.
     """
 
     def __init__(self, layout: Layout, side: Side, path: Callable[[int], str], hash_texts: HashTexts) -> None:
         columns = [column for column in _columns(layout) if column.field.side == side]
-        features = [column for column in columns if column.field.source == "features"]
+        self.columns = [column for column in columns if column.field.source == "features"]
         self._ids = Columns([column for column in columns if column.field.source == "id"], hash_texts)
-        self._features = Columns(features, hash_texts)
+        self._features = Columns(self.columns, hash_texts)
         self._path = path
-        self._blank = {column.field.name: None for column in features}
+        self._blank = {column.field.name: None for column in self.columns}
         slots = {f"feature_{number}": name for number, name in enumerate(self._blank)}  # a name may be no identifier
         self.row = msgspec.defstruct(
             "Row",
@@ -147,12 +157,13 @@ class _Side:
             gc=False,  # JSON holds no circles
         )
 
-    def fill(
-        self, ids: Sequence[str | None], features: Sequence[Features | Row | None], index: Array, weight: Array
-    ) -> None:
-        """Writes this side's slots into index and weight, both (R, K), so far those of missing values."""
+    def fill_ids(self, ids: Sequence[str | None], index: Array, weight: Array) -> None:
+        """Writes the slots of the fields that are ids into index and weight, both (R, K), so far those of no values."""
         if self._ids.columns:
             self._fill(self._ids, [ids] * len(self._ids.columns), range(len(ids)), index, weight)
+
+    def fill_features(self, features: Sequence[Features | Row | None], index: Array, weight: Array) -> None:
+        """The same with the other fields."""
         try:
             rows = list(map(astuple, features))  # type: ignore[arg-type]  # or else:
         except TypeError:

@@ -41,12 +41,12 @@ def choose(
             closed form of the propensity, unless bids differ: they weight the random order, too. None where the method
             is of another kind.
     """
-    factor = 1.0 if bid is None else bid
     count = len(item_hash)
     shown = min(top_k, count)
-    greedy_order = order_by(scores.p_click * factor, item_hash, seed)
-    explores = not np.array_equal(scores.score, scores.p_click)
-    order = (order_by(scores.score * factor, item_hash, seed) if explores else greedy_order)[:shown]
+    greedy_value, value = (one if bid is None else one * bid for one in (scores.p_click, scores.score))
+    greedy_order = order_by(greedy_value, item_hash, seed)
+    explores = (scores.score != scores.p_click).any()
+    order = (order_by(value, item_hash, seed) if explores else greedy_order)[:shown]
     greedy = np.empty(count, dtype=np.int64)
     greedy[greedy_order] = np.arange(count)
     propensity = None

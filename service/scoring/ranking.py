@@ -109,13 +109,14 @@ class _Items(NamedTuple):
 
 def _encode_items(loaded: Loaded, ids: Sequence[str], features: Sequence[Features | None]) -> _Items:
     """A candidate without features is the item that the store knows by its id, or else what its id alone says."""
-    bare = [one is None for one in features]
-    found = loaded.items.find(ids) if any(bare) else None
+    without = features.count(None)
+    found = loaded.items.find(ids) if without else None
     if found is None:
         return _Items(loaded.encoder.items(ids, features), loaded.encoder.item_hashes(ids))
-    stored = found.known & bare
-    if stored.all():
+    if without == len(ids) and found.known.all():
         return _Items((found.index, found.weight), found.item_hash)
+    bare = np.array([one is None for one in features])
+    stored = found.known & bare
     index, weight = loaded.encoder.items(ids, features)
     index[stored], weight[stored] = found.index[stored], found.weight[stored]
     return _Items((index, weight), found.item_hash, ["item_unknown"] if (~found.known & bare).any() else ())
