@@ -61,7 +61,10 @@ def ingest(
     config: Annotated[
         Path | None, typer.Option(help="Settings file. Default: AGERANK_CONFIG, else agerank.toml where there is one.")
     ] = None,
-    timezone: Annotated[str, typer.Option(help="Whose midnight divides the days of the report.")] = "UTC",
+    timezone: Annotated[str, typer.Option(help="Whose midnight divides the days.")] = "UTC",
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Leave out what is older than this day.")
+    ] = None,
     evaluate_from: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Report everything from this day on in one row, too.")
     ] = None,
@@ -91,7 +94,8 @@ def ingest(
     skipped = Skipped()
     console = Console(stderr=True, highlight=False)
     try:
-        written = _ingest(settings, format, files, report=report, skipped=skipped, console=console)
+        since_ms = round(since.replace(tzinfo=zone).timestamp() * 1000) if since else 0
+        written = _ingest(settings, format, files, since_ms, report=report, skipped=skipped, console=console)
     except (LogError, SettingsError, ServiceError, RedisError, OSError) as error:
         console.print(f"ingest cannot go on: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
@@ -102,7 +106,10 @@ def ingest(
             )
     rows = report.rows()
     waiting = written - rows[0]["examples"]
-    console.print(f"{written:,} impressions written; {waiting:,} still wait for their window or for a full batch")
+    waits = "still wait for their window or for a full batch" + (
+        "" if settings.negative_rate == 1.0 else ", or were left out"
+    )
+    console.print(f"{written:,} impressions written; {waiting:,} {waits}")
     if as_json:
         print(msgspec.json.encode(rows).decode())
     else:
@@ -112,7 +119,14 @@ def ingest(
 
 
 def _ingest(
-    settings: Settings, format: Format, files: list[Path], *, report: Report, skipped: Skipped, console: Console
+    settings: Settings,
+    format: Format,
+    files: list[Path],
+    since_ms: int,
+    *,
+    report: Report,
+    skipped: Skipped,
+    console: Console,
 ) -> int:
     """Writes the log and learns from it, in turns. Returns how many impressions were written."""
     logs.configure(settings.log_format)
@@ -125,7 +139,7 @@ def _ingest(
         client = stack.enter_context(connect(redis_url(settings, stack), name="agerank-ingest"))
         newest_ms = _newest_ms(client, names)
         recorder = Recorder(spec=spec, names=names, lane=settings.lane, confirm=settings.impressions == "events")
-        impressions = _in_order(_read(format, files, spec, skipped), skipped, after_ms=newest_ms)
+        impressions = _in_order(_read(format, files, spec, skipped), skipped, since_ms=since_ms, after_ms=newest_ms)
         recorded = _recorded(recorder, impressions, skipped)
         size = min(CHUNK, max(settings.stream_max_entries // 2, 1))  # what is trimmed was read, confirmations or not
         chunk = list(islice(recorded, size))  # a file that does not fit is found out before anything is written
@@ -160,10 +174,13 @@ def _read(format: Format, files: list[Path], spec: FeatureSpec, skipped: Skipped
     return heapq.merge(*(reader(path, spec, skipped) for path in files), key=lambda logged: logged.time_ms)
 
 
-def _in_order(impressions: Iterator[Logged], skipped: Skipped, *, after_ms: int) -> Iterator[Logged]:
+def _in_order(impressions: Iterator[Logged], skipped: Skipped, *, since_ms: int, after_ms: int) -> Iterator[Logged]:
     """Those that the streams can take: each no older than the one before, the first newer than all that is there."""
     now_ms, last_ms = round(time.time() * 1000), 0
     for one in impressions:
+        if one.time_ms < since_ms:
+            skipped.add("before_since", one.where)
+            continue
         if not last_ms and one.time_ms <= after_ms:
             begins, ends = (f"{from_millis(ms):%Y-%m-%d %H:%M:%S} UTC" for ms in (one.time_ms, after_ms))
             raise LogError(

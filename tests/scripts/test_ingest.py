@@ -95,6 +95,15 @@ def test_a_log_becomes_a_version_and_a_report(folder: Path) -> None:
     assert len(counts) == 2
 
 
+def test_a_window_leaves_out_what_is_older(folder: Path) -> None:
+    result = run("--format", "csv", log(folder, 2000), "--json", "--since", "2022-05-02", "--timezone", "Europe/Prague")
+    assert list(rows_of(result)) == ["all", "2022-05-02"]
+    assert f"skipped {22 * 60:,} before_since, the first at log.csv:2" in result.stderr
+    store = LocalStore(folder / "data" / "checkpoints" / "default")
+    counts = checkpoints.load_weights(store, checkpoints.load_manifest(store, checkpoints.current(store) or 0))
+    assert counts[checkpoints.ITEM_IMPRESSIONS].sum() <= 2000 - 22 * 60
+
+
 def test_the_trainer_continues_where_ingest_stopped(folder: Path) -> None:
     first = rows_of(run("--format", "csv", log(folder, 640), "--json"))
     second = rows_of(run("--format", "csv", log(folder, 640, start=640), "--json"))
