@@ -19,7 +19,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -174,6 +174,7 @@ class FeatureSpec:
         return _layout("item", [field for field in self.fields if field.side == "item"])
 
     @classmethod
+    @lru_cache(maxsize=8)  # a version comes every second, with the same text
     def from_toml(cls, text: str) -> "FeatureSpec":
         """Raises SpecError, naming the field, on anything but a correct spec."""
         try:

@@ -65,13 +65,14 @@ class Publisher:
         self._full_every, self._left = full_every, 0  # deltas until the next full version
         self._base: Manifest | None = None  # on which the next delta rests
         self._ahead = -1  # version of a delta that serves, and that we have not reached again
-        if full_every > 1 and trainer.learner.touched() is None:
+        self._knows_rows = trainer.learner.touched() is not None
+        if full_every > 1 and not self._knows_rows:
             _log.warning("every version is a full one: this optimizer moves all rows in every step")
 
     @property
     def full_is_due(self) -> bool:
         """Whether the next version is a full one; for deltas nobody needs `Trainer.state`."""
-        return not self._left or self._base is None or self._trainer.learner.touched() is None
+        return not self._left or self._base is None or not self._knows_rows
 
     def start(self, *, now_ms: int) -> Manifest:
         """Puts the trainer where the newest version that verifies was taken, and makes that the current one.
