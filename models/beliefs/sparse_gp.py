@@ -123,5 +123,6 @@ def _root(inducing: Tensor) -> Tensor:
     size = len(exact)
     identity = torch.eye(size, dtype=exact.dtype, device=exact.device)
     lower = torch.linalg.cholesky(_kernel(exact, exact) + _JITTER * identity)
-    root: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
+    # By rows, as checkpoints write arrays; it comes by columns.
+    root: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False).contiguous()
     return root

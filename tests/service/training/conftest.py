@@ -16,7 +16,7 @@ from models.export import export
 from models.features import Encoder
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
-from models.registry import Strategy, build
+from models.registry import Strategy, beliefs, build
 from models.spec import FeatureSpec
 from service.events import Event, Served
 from service.events import encode as encode_message
@@ -85,18 +85,20 @@ class World:
     @staticmethod
     def trainer(**changes: Any) -> Trainer:
         given: dict[str, Any] = {"strategies": STRATEGIES, "network": NETWORK, "max_pending": 100_000, **changes}
+        strategies = {name: build(name, options) for name, options in given["strategies"].items()}
         learner = Learner(
             ClickNetwork(World.spec, given["network"]),
             learning_rate=World.learning_rate,
             seed=World.seed,
             optimizer=given.get("optimizer", "adam"),
+            beliefs=beliefs(strategies.values()),
             negative_rate=given.get("negative_rate", 1.0),
         )
         return Trainer(
             learner=learner,
             joins=Joins(lambda: Join(window_ms=WINDOW_MS, mode="served", max_pending=given["max_pending"])),
             lane=given.get("lane", "default"),
-            strategies={name: build(name, options) for name, options in given["strategies"].items()},
+            strategies=strategies,
             batch_size=BATCH_SIZE,
             mature_impressions=10,
             ranks=given.get("ranks"),
