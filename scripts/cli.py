@@ -29,6 +29,12 @@ COMMANDS = {
     "rerun": Entry("Compute a logged decision again, to the bit.", "serve,train,demo"),
     "tune": Entry("Options of a method that pay in simulated worlds, found and recorded.", "train,tune"),
     "ingest": Entry("Warm start: learn from a historical log before the first request.", "train,demo"),
+    "models list": Entry("All versions: which one serves, and what became of the others.", "objects"),
+    "models show": Entry("All about one version, verified.", "objects"),
+    "models activate": Entry("Make a version the one that serves.", "objects"),
+    "models rollback": Entry("Go back to the version before, and stay there.", "objects"),
+    "models pin": Entry("Stay with a version, whatever the trainer publishes.", "objects"),
+    "models unpin": Entry("Let the trainer's versions serve again.", "objects"),
     "chaos trainer": Entry("Kill the trainer over and over, and compare every bit.", "train,demo"),
     "chaos redis": Entry("Kill and pause Redis under load, and count every event.", "serve,train,demo"),
     "chaos swaps": Entry("Change versions under load, and compute every answer again.", "serve,train,demo"),
@@ -52,6 +58,16 @@ class Group(NamedTuple):
 
 
 GROUPS = {
+    "models": Group(
+        "The versions of a lane: look, choose, go back.",
+        """The versions of a lane: look, choose one, go back, hold on. Works with trainer, scorer and Redis down, too.
+
+        What an operator chooses is pinned: the trainer learns and writes versions on, and they wait until `agerank
+        models unpin`. Each command exits with 1 where it cannot be done, and says why.
+
+        At 3 a.m.: `agerank models rollback`. In the morning: `agerank models list`.
+        """,
+    ),
     "chaos": Group(
         "Break it on purpose, and prove that nothing was lost.",
         """Break it on purpose, and prove that nothing was lost: real processes, servers and files, killed for real.

@@ -6,7 +6,7 @@ import redis
 import redis.asyncio
 
 from service.connections import LONGEST_BLOCK_MS
-from service.events import Event, encode
+from service.events import Announcement, Event, encode
 from service.streams import FIELD, Entry, StreamNames, entries_of
 
 # Appends each event unless its key says that it was appended before. The key is set last: an append that fails leaves
@@ -90,6 +90,11 @@ async def append_served(client: redis.asyncio.Redis, records: Sequence[tuple[str
         for stream, payloads in streams.items():
             pipe.eval(_APPEND, 1, stream, maxlen, *payloads)
         await pipe.execute()
+
+
+async def announce(client: redis.asyncio.Redis, names: StreamNames, announcement: Announcement, *, maxlen: int) -> None:
+    """Tells all scorers what is current."""
+    await client.xadd(names.models, {FIELD: encode(announcement)}, maxlen=maxlen)
 
 
 async def next_announcement(client: redis.asyncio.Redis, names: StreamNames, after: str, block_ms: int) -> Entry | None:

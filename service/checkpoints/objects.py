@@ -18,7 +18,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import ObjectStore as Bucket
 from obstore.store import from_url
 
-from service.checkpoints.store import LAST
+from service.checkpoints.store import LAST, StoreError
 from service.errors import CheckpointError
 
 _LOCK = "trainer.lock"
@@ -29,9 +29,9 @@ _log = structlog.get_logger()
 def open_url(url: str) -> "ObjectStore":
     """The store behind s3://, gs:// or az://; keys, region and endpoint come from the provider's usual variables.
 
-    Raises OSError: they do not do.
+    Raises StoreError: they do not do.
     """
-    with _as_os_error():
+    with _as_store_error():
         return ObjectStore(from_url(url), name=url)
 
 
@@ -71,7 +71,7 @@ class ObjectStore:
         for name, content in files.items():
             if name == LAST:
                 self._check_lock()
-            with _as_os_error():
+            with _as_store_error():
                 obstore.put(self._bucket, self._inside(folder, name), content)
 
     def discard(self, folder: str) -> None:
@@ -79,14 +79,14 @@ class ObjectStore:
 
     def stamp(self, name: str) -> str | None:
         try:
-            with _as_os_error():
+            with _as_store_error():
                 return _stamp(obstore.head(self._bucket, name))
         except FileNotFoundError:
             return None
 
     def get(self, name: str) -> tuple[bytes, str] | None:
         try:
-            with _as_os_error():
+            with _as_store_error():
                 found = obstore.get(self._bucket, name)
                 return bytes(found.bytes()), _stamp(found.meta)
         except FileNotFoundError:
@@ -94,7 +94,7 @@ class ObjectStore:
 
     def put(self, name: str, content: bytes, *, stamp: str | None) -> bool:
         try:
-            with _as_os_error():
+            with _as_store_error():
                 obstore.put(self._bucket, name, content, mode="create" if stamp is None else msgspec.json.decode(stamp))
         except (AlreadyExistsError, PreconditionError):
             return False
@@ -110,7 +110,7 @@ class ObjectStore:
     @contextmanager
     def lock(self) -> Iterator[None]:
         self._ticket = secrets.token_hex(16).encode()
-        with _as_os_error():
+        with _as_store_error():
             obstore.put(self._bucket, _LOCK, self._ticket)
         yield
         self._ticket = None
@@ -126,18 +126,18 @@ class ObjectStore:
         _log.warning("this store has no conditional put: two who write at the same moment do not see each other")
         if self.stamp(name) != stamp:
             return False
-        with _as_os_error():
+        with _as_store_error():
             obstore.put(self._bucket, name, content)
         return True
 
     def _paths(self, folder: str) -> list[str]:
-        with _as_os_error():
+        with _as_store_error():
             return [one["path"] for one in obstore.list(self._bucket, folder or None).collect()]
 
     def _delete(self, paths: list[str]) -> None:
         """The last first: what has lost it does not count."""
         for path in sorted(paths, key=lambda path: not path.endswith(f"/{LAST}")):
-            with _as_os_error():
+            with _as_store_error():
                 obstore.delete(self._bucket, path)
 
     def _inside(self, folder: str, name: str) -> str:
@@ -152,11 +152,11 @@ def _stamp(meta: Mapping[str, object]) -> str:
 
 
 @contextmanager
-def _as_os_error() -> Iterator[None]:
-    """A store that cannot be reached is to callers what a disk is that cannot be."""
+def _as_store_error() -> Iterator[None]:
+    """What obstore raises by kinds of its own."""
     try:
         yield
     except (AlreadyExistsError, PreconditionError):
         raise
     except BaseError as error:
-        raise OSError(str(error).partition("\n")[0]) from None
+        raise StoreError(str(error).partition("\n")[0]) from None

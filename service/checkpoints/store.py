@@ -8,10 +8,14 @@ from typing import Protocol
 LAST = "manifest.json"
 
 
+class StoreError(OSError):
+    """The place cannot be reached, or does not take what is written. It may, later."""
+
+
 class Store(Protocol):
     """A lane's place. Folders are immutable once they are there; documents beside them are replaced whole.
 
-    Paths are relative, with slashes. All methods raise OSError where the place cannot be reached.
+    Paths are relative, with slashes. All methods raise StoreError, a folder's any OSError.
     """
 
     def folders(self, parent: str) -> list[str]:

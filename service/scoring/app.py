@@ -7,22 +7,27 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib import metadata
 from typing import Any
 
+import redis.asyncio
 import structlog
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
+from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import logs
+from service import appends, logs
 from service.checkpoints import Store, open_store
 from service.connections import connect_async
+from service.events import Announcement
 from service.scoring import item_routes, openapi, problems, routes
+from service.scoring.admin import Admin, create_admin
+from service.scoring.admin_server import listening
 from service.scoring.catalog import Catalog
 from service.scoring.connection import Connection, Limits
 from service.scoring.engines import kernel
@@ -104,11 +109,10 @@ def _layers(settings: Settings, metrics: ScorerMetrics, app: ASGIApp) -> ASGIApp
 
 def configuration(settings: Settings) -> uvicorn.Config:
     """How uvicorn runs the app."""
-    limits = Limits(settings.head_timeout_s, settings.answer_timeout_s, MAX_HEAD_BYTES, settings.max_body_bytes)
     return uvicorn.Config(
         create_app(settings),
         loop="uvloop",
-        http=partial(Connection, limits),  # type: ignore[arg-type]  # it is only called
+        http=partial(Connection, _limits(settings)),  # type: ignore[arg-type]  # it is only called
         ws="none",
         log_config=None,
         access_log=False,
@@ -138,13 +142,13 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_S)
-    with socket.create_server((settings.host, settings.port), backlog=config.backlog) as listening:
-        host, port = listening.getsockname()[:2]
+    with socket.create_server((settings.host, settings.port), backlog=config.backlog) as listener:
+        host, port = listener.getsockname()[:2]
         announce(f"http://{host}:{port}")
         server = uvicorn.Server(config)
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, lambda *_: None)  # uvicorn raises it again when all is done: no failure of ours
-        server.run(sockets=[listening])
+        server.run(sockets=[listener])
     if not server.started:
         raise SystemExit(3)  # the lifespan has logged why
 
@@ -222,6 +226,8 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
             deadline_s=settings.deadline_s,
             max_body_bytes=settings.max_body_bytes,
         )
+        if settings.admin_token:
+            await stack.enter_async_context(_admin(settings, store, client, names))
         yield {"scorer": scorer}
 
 
@@ -238,6 +244,28 @@ def _load(settings: Settings, store: Store, batcher: Batcher | None, version: in
         fuse=settings.batch_fuse,
         previous=previous,
     )
+
+
+def _admin(
+    settings: Settings, store: Store, client: redis.asyncio.Redis, names: StreamNames
+) -> AbstractAsyncContextManager[None]:
+    """The admin port, which is not opened without a token."""
+
+    async def tell(version: int) -> None:
+        announcement = Announcement(lane=settings.lane, version=version)
+        try:
+            await appends.announce(client, names, announcement, maxlen=settings.stream_max_entries)
+        except RedisError as error:  # the scorers look for themselves, too
+            _log.warning("version not announced", version=version, error=str(error))
+
+    assert settings.admin_token is not None
+    admin = create_admin(Admin(store=store, lane=settings.lane, announce=tell), settings.admin_token.get_secret_value())
+    grace_s = math.ceil(settings.shutdown_grace_s)
+    return listening(admin, settings.admin_host, settings.admin_port, _limits(settings), grace_s=grace_s)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.head_timeout_s, settings.answer_timeout_s, MAX_HEAD_BYTES, settings.max_body_bytes)
 
 
 def _check_kernel() -> None:

@@ -38,6 +38,7 @@ def operation(
     answer: type,
     *,
     body: type | None = None,
+    needs_body: bool = True,
     code: int = 200,
     refusals: Sequence[int] = (),
     parameters: Mapping[str, Any] = MappingProxyType({}),
@@ -49,6 +50,7 @@ def operation(
         summary: one line.
         answer: struct of the response.
         body: struct of the request.
+        needs_body: an empty one will not do.
         code: status of the response.
         refusals: statuses of problems besides 500.
         parameters: in the path, with their types.
@@ -59,7 +61,7 @@ def operation(
         responses[refusal] = _content(HTTPStatus(refusal).phrase, Problem, MEDIA_TYPE)
     extra: dict[str, Any] = {}
     if body:
-        extra["requestBody"] = {**_content(body.__name__, body), "required": True}
+        extra["requestBody"] = {**_content(body.__name__, body), "required": needs_body}
     named = [(name, kind, "path") for name, kind in parameters.items()]
     named += [(name, kind, "header") for name, kind in headers.items()]
     if named:
@@ -70,16 +72,25 @@ def operation(
     return {"summary": summary, "status_code": code, "responses": responses, "openapi_extra": extra}
 
 
-def install(app: FastAPI) -> None:
-    """Gives the app its document."""
+def install(app: FastAPI, structs: Sequence[type] = _STRUCTS, *, bearer: bool = False) -> None:
+    """Gives the app its document.
+
+    Args:
+        structs: all that its operations name.
+        bearer: whether every request carries a token.
+    """
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _, components = msgspec.json.schema_components(_STRUCTS, ref_template="#/components/schemas/{name}")
+            _, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
             app.openapi_schema = get_openapi(
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
             app.openapi_schema["components"] = {"schemas": components}
+            if bearer:
+                scheme = {"token": {"type": "http", "scheme": "bearer"}}
+                app.openapi_schema["components"]["securitySchemes"] = scheme
+                app.openapi_schema["security"] = [{"token": []}]
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to change the document

@@ -78,19 +78,24 @@ class Scorer:
 
     async def body(self, request: Request) -> bytes:
         """Raises TooLarge body_too_large as soon as that is known."""
-        refusal = TooLarge("body_too_large", f"at most {self.max_body_bytes} bytes are read")
-        if int(_header(request, b"content-length") or 0) > self.max_body_bytes:
+        return await read_body(request, self.max_body_bytes)
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """At most so many bytes. Raises TooLarge body_too_large as soon as it is known that there are more."""
+    refusal = TooLarge("body_too_large", f"at most {most} bytes are read")
+    if int(_header(request, b"content-length") or 0) > most:
+        raise refusal
+    parts, size, more = [], 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        size, more = size + len(parts[-1]), message.get("more_body", False)
+        if size > most:
             raise refusal
-        parts, size, more = [], 0, True
-        while more:
-            message = await request.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            parts.append(message.get("body", b""))
-            size, more = size + len(parts[-1]), message.get("more_body", False)
-            if size > self.max_body_bytes:
-                raise refusal
-        return b"".join(parts)  # which copies nothing where there is one
+    return b"".join(parts)  # which copies nothing where there is one
 
 
 def _header(request: Request, name: bytes) -> bytes | None:

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from service import checkpoints
 from service.appends import next_announcement
-from service.checkpoints import Store
+from service.checkpoints import Store, StoreError
 from service.errors import CheckpointError
 from service.scoring.item_feed import ItemFeed
 from service.scoring.ranker import Ranker
@@ -81,10 +81,11 @@ class Swapper:
             loaded = await loop.run_in_executor(self._loader, self._next)
         except CheckpointError as error:
             self._refuse(error)
-        except OSError as error:  # no fault of the version: it is read again with the next look
+        except StoreError as error:  # no fault of the version: it is read again with the next look
             self._seen = before
             self._report(error)
         else:
+            self._reachable = True
             seconds = self._metrics.swap_seconds.labels(self._ranker.lane, loaded.manifest.kind)
             seconds.observe(time.perf_counter() - started)
             self._serve(loaded)
@@ -92,17 +93,16 @@ class Swapper:
     def _stamp(self) -> str | None:
         """Of current.json; None where there is none, or where nobody can tell."""
         try:
-            stamp = self._store.stamp(checkpoints.CURRENT)
+            return self._store.stamp(checkpoints.CURRENT)
         except OSError as error:
             self._report(error)
             return None
-        self._report(None)
-        return stamp
 
-    def _report(self, error: OSError | None) -> None:
-        if error and self._reachable:
+    def _report(self, error: OSError) -> None:
+        """Once an outage, which ends with the next version."""
+        if self._reachable:
             _log.error("the checkpoints cannot be reached: serving on with what there is", error=str(error))
-        self._reachable = error is None
+        self._reachable = False
 
     def _next(self) -> Loaded:
         try:
@@ -110,7 +110,7 @@ class Swapper:
             if version is None:
                 raise CheckpointError("missing_version", "current.json is gone")
             return self._load(version, self._ranker.loaded)
-        except (CheckpointError, OSError):
+        except (CheckpointError, StoreError):
             raise
         except Exception as error:  # what another process wrote must not end this task, whatever is wrong with it
             _log.exception("loading a version failed")

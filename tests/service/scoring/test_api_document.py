@@ -9,9 +9,11 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 
-from service.checkpoints import Manifest
+from service.checkpoints import LocalStore, Manifest
 from service.events import Event
+from service.scoring.admin import Admin, create_admin
 from service.scoring.item_schemas import ItemCode, ItemResult
 from service.scoring.problems import TITLES
 from service.scoring.schemas import (
@@ -63,6 +65,17 @@ def api(
         yield client
 
 
+@pytest.fixture
+def admin(tmp_path: Path, publish: Callable[..., Manifest]) -> Iterator[TestClient]:
+    async def announce(version: int) -> None:
+        assert version == 0
+
+    publish(tmp_path, spec=SPEC)
+    app = create_admin(Admin(store=LocalStore(tmp_path), lane="default", announce=announce), "a token")
+    with TestClient(app, headers={"Authorization": "Bearer a token"}) as client:
+        yield client
+
+
 def shape(value: Any) -> Any:
     """A document without its numbers, and without what follows from them: which item stands where."""
     if isinstance(value, dict):
@@ -73,8 +86,9 @@ def shape(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: f"{one.method} {one.path} {one.status}")
-def test_every_example_is_answered_as_printed(api: httpx.Client, example: Example) -> None:
-    answer = api.request(example.method, example.path, content=example.body or None)
+def test_every_example_is_answered_as_printed(request: pytest.FixtureRequest, example: Example) -> None:
+    port = "admin" if example.path.startswith("/v1/models/default/") else "api"
+    answer = request.getfixturevalue(port).request(example.method, example.path, content=example.body or None)
     assert answer.status_code == example.status
     assert shape(answer.json()) == shape(example.answer), json.dumps(answer.json(), indent=2)
 

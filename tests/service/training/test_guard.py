@@ -16,8 +16,8 @@ from service.telemetry import TrainerMetrics
 from service.training.guard import UNGUARDED, Bounds, Guard
 from service.training.outcome import Predictions, Progress
 from service.training.publisher import Publisher
-from service.training.trainer import Trainer
 from service.training.reports import tell
+from service.training.trainer import Trainer
 
 BOUNDS = Bounds(window_examples=512, min_examples=512, pcoc_low=0.5, pcoc_high=2.0, normalised_entropy=1.1)
 NARROW = BOUNDS._replace(pcoc_low=0.8, pcoc_high=1.25)
