@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 import torch
 
-from models.beliefs.belief import fresh, prepare
+from models.beliefs.belief import Belief, fresh, prepare
 from models.networks.click import ClickNetwork, NetworkConfig, Params
 from models.policy import Policy
 from models.registry import Strategy, beliefs, build
@@ -103,9 +104,15 @@ def _params(network: ClickNetwork, strategies: Iterable[Strategy], weights: Mapp
     """The weights on the GPU, where there is one. Raises CheckpointError shape_mismatch."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     params = {}
-    for name, expected in fresh(network, beliefs(strategies), seed=0).items():
-        if name not in weights or weights[name].shape != tuple(expected.shape):
+    for name, expected in _shapes(network, tuple(beliefs(strategies))).items():
+        if name not in weights or weights[name].shape != expected:
             found = weights[name].shape if name in weights else "nothing"
-            raise CheckpointError("shape_mismatch", f"{name} is {found}, not {tuple(expected.shape)}")
+            raise CheckpointError("shape_mismatch", f"{name} is {found}, not {tuple(expected)}")
         params[name] = torch.from_numpy(weights[name]).to(device)
     return params
+
+
+@lru_cache(maxsize=4)  # to draw large tables takes longer than to load them
+def _shapes(network: ClickNetwork, believed: tuple[Belief, ...]) -> dict[str, torch.Size]:
+    """Of the parameters."""
+    return {name: value.shape for name, value in fresh(network, believed, seed=0).items()}
