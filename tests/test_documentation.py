@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
+from models.registry import METHODS, build
 from service import errors
 from service.scoring.problems import TITLES
 from service.settings import STRATEGIES, Settings
@@ -53,6 +54,14 @@ def test_every_setting_is_documented_with_its_default() -> None:
 def test_the_strategies_shown_are_the_default_ones() -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", section("Strategies"), re.DOTALL)
     assert tomllib.loads(block)["strategies"] == STRATEGIES
+
+
+def test_every_method_is_documented_with_its_options() -> None:
+    text = (ROOT / "docs/algorithms.md").read_text()
+    chapters = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
+    for name in METHODS:
+        for option in build(name, {}).options:
+            assert f"`{option}" in chapters[name], f"docs/algorithms.md does not explain {option} of {name}"
 
 
 def test_every_metric_is_documented_with_its_labels(exported: dict[str, set[str]]) -> None:

@@ -48,7 +48,7 @@ def test_a_restored_trainer_goes_on_with_the_same_bits(world, entries, publisher
     whole, first, second = (world.trainer(strategies=STRATEGIES) for _ in range(3))
     whole.feed(entries)
     first.feed(entries[:200])
-    assert 0 < first.learner.step
+    assert first.learner.step > 0
     publisher_of(first).start(now_ms=1)
     assert publisher_of(second).start(now_ms=2).version == first.learner.step
     second.feed(entries[200:])
