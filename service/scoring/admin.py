@@ -3,25 +3,29 @@
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TypeVar
 
 import msgspec
+import redis.asyncio
 import structlog
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
+from redis.exceptions import RedisError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import lanes
+from service import appends, lanes
 from service.checkpoints import Store
 from service.errors import NotFound, Unauthorized, Unavailable
+from service.events import Announcement
 from service.scoring import openapi, problems, schemas
 from service.scoring.admin_schemas import Activation
 from service.scoring.openapi import operation
 from service.scoring.problems import Problem
 from service.scoring.routes import Direct, read_body
+from service.streams import StreamNames
 
 T = TypeVar("T")
 
@@ -43,18 +47,22 @@ class Admin:
     Args:
         store: of the lane's checkpoints.
         lane: its name.
-        announce: tells all scorers that this version is current. It must not fail.
+        client: tells the scorers.
+        names: of the streams.
+        maxlen: about how many announcements Redis keeps.
     """
 
     store: Store
     lane: str
-    announce: Callable[[int], Awaitable[None]]
+    client: redis.asyncio.Redis
+    names: StreamNames
+    maxlen: int
 
     async def choose(self, request: Request, choice: Callable[[], lanes.Choice]) -> Response:
         """Changes what serves, and answers with it."""
         chosen = await self.ask(request, choice)
         _log.warning("chosen by hand", path=request.scope["path"], **msgspec.to_builtins(chosen))
-        await self.announce(chosen.version)
+        await self._announce(chosen.version)
         return _json(chosen)
 
     async def ask(self, request: Request, call: Callable[[], T]) -> T:
@@ -66,6 +74,14 @@ class Admin:
             return await asyncio.to_thread(call)
         except OSError as error:
             raise Unavailable("store_unavailable", f"the checkpoints cannot be reached: {error}") from None
+
+    async def _announce(self, version: int) -> None:
+        """The scorers look for themselves, too."""
+        try:
+            announcement = Announcement(lane=self.lane, version=version)
+            await appends.announce(self.client, self.names, announcement, maxlen=self.maxlen)
+        except RedisError as error:
+            _log.warning("version not announced", version=version, error=str(error))
 
 
 def create_admin(admin: Admin, token: str) -> FastAPI:

@@ -7,24 +7,21 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib import metadata
 from typing import Any
 
-import redis.asyncio
 import structlog
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
-from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import appends, logs
+from service import logs
 from service.checkpoints import Store, open_store
 from service.connections import connect_async
-from service.events import Announcement
 from service.scoring import item_routes, openapi, problems, routes
 from service.scoring.admin import Admin, create_admin
 from service.scoring.admin_server import listening
@@ -227,7 +224,17 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
             max_body_bytes=settings.max_body_bytes,
         )
         if settings.admin_token:
-            await stack.enter_async_context(_admin(settings, store, client, names))
+            admin = Admin(
+                store=store,
+                lane=settings.lane,
+                client=client,
+                names=names,
+                maxlen=settings.stream_max_entries,
+            )
+            app = create_admin(admin, settings.admin_token.get_secret_value())
+            grace_s = math.ceil(settings.shutdown_grace_s)
+            port = listening(app, settings.admin_host, settings.admin_port, _limits(settings), grace_s=grace_s)
+            await stack.enter_async_context(port)
         yield {"scorer": scorer}
 
 
@@ -244,24 +251,6 @@ def _load(settings: Settings, store: Store, batcher: Batcher | None, version: in
         fuse=settings.batch_fuse,
         previous=previous,
     )
-
-
-def _admin(
-    settings: Settings, store: Store, client: redis.asyncio.Redis, names: StreamNames
-) -> AbstractAsyncContextManager[None]:
-    """The admin port, which is not opened without a token."""
-
-    async def tell(version: int) -> None:
-        announcement = Announcement(lane=settings.lane, version=version)
-        try:
-            await appends.announce(client, names, announcement, maxlen=settings.stream_max_entries)
-        except RedisError as error:  # the scorers look for themselves, too
-            _log.warning("version not announced", version=version, error=str(error))
-
-    assert settings.admin_token is not None
-    admin = create_admin(Admin(store=store, lane=settings.lane, announce=tell), settings.admin_token.get_secret_value())
-    grace_s = math.ceil(settings.shutdown_grace_s)
-    return listening(admin, settings.admin_host, settings.admin_port, _limits(settings), grace_s=grace_s)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -3,19 +3,23 @@
 import re
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
+import redis
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from service import checkpoints
 from service.checkpoints import LocalStore, Manifest
+from service.connections import connect_async
+from service.events import decode_announcement
 from service.scoring.admin import Admin, create_admin
 from service.settings import Settings
+from service.streams import StreamNames, entries_of
 
 TOKEN = "a token of some length"
 LANE = "/v1/models/default"
@@ -30,6 +34,7 @@ ROUTES = [
     ("GET", "/nothing"),
 ]
 
+Told = Callable[[], list[int]]
 Serving = Callable[..., AbstractContextManager[httpx.Client]]
 
 
@@ -48,17 +53,30 @@ def lane(settings: Settings, publish: Callable[..., Manifest]) -> LocalStore:
 
 
 @pytest.fixture
-def told() -> list[int]:
-    return []
+def told(client: redis.Redis, names: StreamNames) -> Told:
+    """The versions that were announced."""
+
+    def told() -> list[int]:
+        entries = entries_of(client.xread({names.models: "0"})).get(names.models, [])
+        return [decode_announcement(entry.payload).version for entry in entries]
+
+    return told
+
+
+@contextmanager
+def opened(store: LocalStore, names: StreamNames, url: str) -> Iterator[TestClient]:
+    """The admin port's app, as a client that has the token."""
+    scorers = connect_async(url, name="test-admin")
+    app = create_admin(Admin(store=store, lane="default", client=scorers, names=names, maxlen=100), TOKEN)
+    with TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        yield client
+        assert client.portal is not None
+        client.portal.call(scorers.aclose)
 
 
 @pytest.fixture
-def admin(lane: LocalStore, told: list[int]) -> Iterator[TestClient]:
-    async def announce(version: int) -> None:
-        told.append(version)
-
-    app = create_admin(Admin(store=lane, lane="default", announce=announce), TOKEN)
-    with TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+def admin(lane: LocalStore, names: StreamNames, redis_url: str) -> Iterator[TestClient]:
+    with opened(lane, names, redis_url) as client:
         yield client
 
 
@@ -67,7 +85,7 @@ def problem(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["code"]
 
 
-def test_without_the_token_nothing_is_answered(admin: TestClient, told: list[int]) -> None:
+def test_without_the_token_nothing_is_answered(admin: TestClient, told: Told) -> None:
     admin.headers.pop("Authorization")
     wrong = ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", TOKEN]
     for method, path in ROUTES:
@@ -75,7 +93,7 @@ def test_without_the_token_nothing_is_answered(admin: TestClient, told: list[int
             answer = admin.request(method, path, headers=headers)
             assert problem(answer) == (401, "unauthorized"), (method, path, headers)
             assert answer.headers["www-authenticate"] == "Bearer"
-    assert told == []
+    assert told() == []
 
 
 def test_the_versions_are_listed_and_shown(admin: TestClient) -> None:
@@ -87,7 +105,7 @@ def test_the_versions_are_listed_and_shown(admin: TestClient) -> None:
     assert "age_ts" in shown["strategies"]
 
 
-def test_versions_are_chosen_and_the_scorers_are_told(admin: TestClient, lane: LocalStore, told: list[int]) -> None:
+def test_versions_are_chosen_and_the_scorers_are_told(admin: TestClient, lane: LocalStore, told: Told) -> None:
     assert admin.post(f"{LANE}/rollback").json() == {"version": 1, "pinned": True, "before": 2}
     assert admin.post(f"{LANE}/unpin").json() == {"version": 1, "pinned": False, "before": 1}
     assert admin.post(f"{LANE}/versions/2:activate", json={"pin": False}).json() == {
@@ -97,7 +115,7 @@ def test_versions_are_chosen_and_the_scorers_are_told(admin: TestClient, lane: L
     }
     assert admin.post(f"{LANE}/pin").json() == {"version": 2, "pinned": True, "before": 2}
     assert admin.post(f"{LANE}/versions/1:activate").json()["pinned"] is True
-    assert told == [1, 1, 2, 2, 1]
+    assert told() == [1, 1, 2, 2, 1]
     assert checkpoints.current(lane) == 1
 
 
@@ -117,13 +135,18 @@ def test_versions_are_chosen_and_the_scorers_are_told(admin: TestClient, lane: L
     ],
 )
 def test_what_cannot_be_done_is_said(
-    admin: TestClient, told: list[int], method: str, path: str, body: bytes | None, refusal: tuple[int, str]
+    admin: TestClient,
+    told: Told,
+    method: str,
+    path: str,
+    body: bytes | None,
+    refusal: tuple[int, str],
 ) -> None:
     assert problem(admin.request(method, path, content=body)) == refusal
-    assert told == []
+    assert told() == []
 
 
-def test_what_must_not_serve_is_a_conflict(admin: TestClient, lane: LocalStore, told: list[int]) -> None:
+def test_what_must_not_serve_is_a_conflict(admin: TestClient, lane: LocalStore, told: Told) -> None:
     weights = lane.root / "versions" / "000000000001" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     assert problem(admin.post(f"{LANE}/versions/1:activate")) == (409, "version_unusable")
@@ -131,20 +154,18 @@ def test_what_must_not_serve_is_a_conflict(admin: TestClient, lane: LocalStore, 
     assert problem(admin.post(f"{LANE}/rollback")) == (409, "no_earlier_version")
     (lane.root / "current.json").unlink()
     assert problem(admin.post(f"{LANE}/pin")) == (409, "no_current_version")
-    assert told == []
+    assert told() == []
 
 
-def test_a_store_that_cannot_be_reached_is_said(tmp_path: Path, told: list[int]) -> None:
-    class Gone(LocalStore):
-        def folders(self, parent: str) -> list[str]:
-            raise OSError("no route to host")
-
-    async def announce(version: int) -> None:
-        told.append(version)
-
-    app = create_admin(Admin(store=Gone(tmp_path), lane="default", announce=announce), TOKEN)
-    with TestClient(app, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+def test_a_store_that_cannot_be_reached_is_said(tmp_path: Path, names: StreamNames, redis_url: str) -> None:
+    (tmp_path / "versions").write_text("a file where a folder must be")
+    with opened(LocalStore(tmp_path), names, redis_url) as client:
         assert problem(client.get(f"{LANE}/versions")) == (503, "store_unavailable")
+
+
+def test_without_redis_it_is_done_all_the_same(lane: LocalStore, names: StreamNames) -> None:
+    with opened(lane, names, "redis://127.0.0.1:1/0") as client:
+        assert client.post(f"{LANE}/rollback").json()["version"] == checkpoints.current(lane) == 1
 
 
 def test_its_document_is_complete(admin: TestClient) -> None:

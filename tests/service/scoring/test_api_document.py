@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.checkpoints import LocalStore, Manifest
+from service.connections import connect_async
 from service.events import Event
 from service.scoring.admin import Admin, create_admin
 from service.scoring.item_schemas import ItemCode, ItemResult
@@ -30,6 +31,7 @@ from service.scoring.schemas import (
     WarningCode,
 )
 from service.settings import Settings
+from service.streams import StreamNames
 
 TEXT = (Path(__file__).parents[3] / "docs/api.md").read_text()
 (SPEC,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
@@ -66,14 +68,15 @@ def api(
 
 
 @pytest.fixture
-def admin(tmp_path: Path, publish: Callable[..., Manifest]) -> Iterator[TestClient]:
-    async def announce(version: int) -> None:
-        assert version == 0
-
+def admin(tmp_path: Path, redis_url: str, publish: Callable[..., Manifest]) -> Iterator[TestClient]:
     publish(tmp_path, spec=SPEC)
-    app = create_admin(Admin(store=LocalStore(tmp_path), lane="default", announce=announce), "a token")
-    with TestClient(app, headers={"Authorization": "Bearer a token"}) as client:
-        yield client
+    client, names = connect_async(redis_url, name="test-admin"), StreamNames(tmp_path.name, 1)
+    admin = Admin(store=LocalStore(tmp_path), lane="default", client=client, names=names, maxlen=1)
+    app = create_admin(admin, "a token")
+    with TestClient(app, headers={"Authorization": "Bearer a token"}) as answers:
+        yield answers
+        assert answers.portal is not None
+        answers.portal.call(client.aclose)
 
 
 def shape(value: Any) -> Any:
