@@ -46,6 +46,9 @@ COMMANDS = {
         "Latency while the version changes every second, and every answer held to its version.", "serve,train,demo"
     ),
     "bench train": Entry("The trainer, from log to step, against a bare loop.", "serve,train,demo"),
+    "bench freshness": Entry(
+        "From a click to an answer that knows it, and what versions of a million items cost.", "serve,train,demo"
+    ),
     "bench gpu": Entry("What exploration costs on a GPU, and what it would cost naively.", "serve,train"),
 }
 

@@ -5,6 +5,7 @@
     swap       latency while versions change every second, and whether every answer fits its version
     train      the trainer against a bare loop
     join       the state of what waits for clicks
+    freshness  from a click to an answer by who learned from it, and what versions cost
     memory     start to ready, and resident size
     gpu        the torch engine on an accelerator
 
@@ -18,6 +19,9 @@
     scorer     ours
     processes  servers in processes of their own, pinned to a core
     load       the client: closed and open loop
+    users      the client as users, who click
+    gauges     /metrics, and how much grew
+    sizes      versions of a large model, full and deltas
     rivals/    the other servers
 
 A sub-command is one file and one line of `scripts.cli.COMMANDS`. Its function of that name takes the options and ends
