@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import redis
 import redis.asyncio
 
+from service.clusters import together
 from service.connections import LONGEST_BLOCK_MS
 from service.events import Announcement, Event, encode
 from service.streams import FIELD, Entry, StreamNames, entries_of
@@ -37,7 +38,7 @@ return #ARGV - 1
 def append_batch(
     client: redis.Redis, entries: Sequence[tuple[str, bytes, str | None]], *, maxlen: int | None = None
 ) -> list[str]:
-    """Appends all entries at once: a reader sees all of them or none.
+    """Appends all entries at once: a reader sees all of them or none. In a cluster: those of each partition.
 
     Args:
         client: from `connections.connect`.
@@ -48,10 +49,15 @@ def append_batch(
     Returns:
         The positions.
     """
-    with client.pipeline(transaction=True) as pipe:
-        for stream, payload, position in entries:
-            pipe.xadd(stream, {FIELD: payload}, id=position or "*", maxlen=maxlen)
-        return [position.decode() for position in pipe.execute()]
+    positions = [""] * len(entries)
+    for streams in together(client, dict.fromkeys(stream for stream, *_ in entries)):
+        with client.pipeline(transaction=True) as pipe:
+            numbers = [number for number, (stream, *_) in enumerate(entries) if stream in streams]
+            for stream, payload, position in (entries[number] for number in numbers):
+                pipe.xadd(stream, {FIELD: payload}, id=position or "*", maxlen=maxlen)
+            for number, position in zip(numbers, pipe.execute(), strict=True):
+                positions[number] = position.decode()
+    return positions
 
 
 async def append_events(

@@ -110,10 +110,10 @@ class Settings(BaseSettings):
     def _redis_url_can_be_read(cls, url: SecretStr | None) -> SecretStr | None:
         try:
             if url:
-                parse_url(url.get_secret_value())  # type: ignore[no-untyped-call]
+                parse_url(url.get_secret_value().replace("+cluster://", "://", 1))  # type: ignore[no-untyped-call]
         except ValueError:  # whose text may hold a part of the password
             raise ValueError(
-                "expected redis://, rediss:// or unix://, with / ? # @ : of a password as %2F %3F %23 %40 %3A"
+                "expected redis://, rediss://, unix:// or redis+cluster://, with / ? # @ : of a password as %2F %3F %23 %40 %3A"
             ) from None
         return url
 

@@ -2,9 +2,10 @@
 
 An entry has one field, `e`, its payload. A position is an entry's id, "ms-seq", and the id's milliseconds are the clock
 of the join. Entries of all input streams are read merged by (ms, seq, stream), an order that depends on nothing but the
-entries: not on how they are chunked, not on when the reader was started. Two things hold it up: all streams live on one
-server, whose clock does not step back, and whoever sets ids itself appends in that order (see `service.appends`). Ids
-far in the future hold nobody up (see `service.redating`).
+entries: not on how they are chunked, not on when the reader was started. Two things hold it up: the clock of the server
+that dates a stream's entries does not step back, and whoever sets ids itself appends in that order (see
+`service.appends`). Each node of a cluster has a clock of its own; a reader waits for the one that is furthest behind.
+Ids far in the future hold nobody up (see `service.redating`).
 
 Redis that is down surfaces as `redis.exceptions.RedisError`: the caller decides what that means.
 """
@@ -17,9 +18,11 @@ from typing import Any, NamedTuple
 import redis
 
 from models.noise import seed_of
+from service import clusters
 from service.connections import LONGEST_BLOCK_MS
 from service.redating import FUTURE_MS, redate
 
+POLL_S = 0.02  # of a cluster, whose nodes cannot be waited for at the same time
 START = "0-0"  # the position before the first entry
 LAST = 2**64 - 1, 0  # (ms, seq) beyond all entries, but for those that set their ids to it
 FIELD = b"e"
@@ -120,6 +123,7 @@ class LogReader:
         self._client, self._count, self._tell = client, count, redated
         self._redated_ms: dict[str, int] = {}  # when that was last done
         self.streams = [one for one in names.inputs if owns is None or owns(partition_of(one))]
+        self._groups = clusters.together(client, self.streams)
 
     def read(self, positions: Mapping[str, str], *, block_ms: int) -> list[Entry]:
         """The next entries after `positions`, in merged order.
@@ -138,28 +142,31 @@ class LogReader:
             if self._redated(positions, now_ms, found):
                 continue
             ready, end = self._ready(now_ms, found)
-            until_ms = until_ms or now_ms + min(block_ms, LONGEST_BLOCK_MS)
-            if ready or now_ms >= until_ms:
+            earliest_ms = min(now_ms.values())
+            until_ms = until_ms or earliest_ms + min(block_ms, LONGEST_BLOCK_MS)
+            if ready or earliest_ms >= until_ms:
                 return ready, end
-            self._wait(positions, now_ms, found, until_ms - now_ms)
+            self._wait(positions, now_ms, found, until_ms - earliest_ms)
 
     def lag(self, positions: Mapping[str, str]) -> dict[str, int]:
         """Stream -> entries after our position; above 100 estimated from the time they span."""
         return {stream: self._behind(stream, positions.get(stream, START)) for stream in self.streams}
 
-    def _fetch(self, positions: Mapping[str, str]) -> tuple[int, dict[str, list[Entry]]]:
-        """(server time, stream -> up to count entries), the time taken before the entries."""
-        after: dict[Any, Any] = {stream: positions.get(stream, START) for stream in self.streams}
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.time()
-            pipe.xread(after, count=self._count)
-            (seconds, micros), reply = pipe.execute()
-        return seconds * 1000 + micros // 1000, entries_of(reply)
+    def _fetch(self, positions: Mapping[str, str]) -> tuple[dict[str, int], dict[str, list[Entry]]]:
+        """(stream -> its server's time, stream -> up to count entries), the time taken before the entries."""
+        now_ms: dict[str, int] = {}
+        found: dict[str, list[Entry]] = {}
+        after = {stream: positions.get(stream, START) for stream in self.streams}
+        for streams, time_ms, reply in clusters.fetch(self._client, self._groups, after, count=self._count):
+            now_ms |= dict.fromkeys(streams, time_ms)
+            found |= entries_of(reply)
+        return now_ms, found
 
-    def _redated(self, positions: Mapping[str, str], now_ms: int, found: Mapping[str, list[Entry]]) -> bool:
+    def _redated(self, positions: Mapping[str, str], now: Mapping[str, int], found: Mapping[str, list[Entry]]) -> bool:
         """Whether there were entries of the future, which now are of today."""
         moved = 0
         for stream, entries in found.items():
+            now_ms = now[stream]
             # The server stands still meanwhile, so whoever keeps writing them waits, with his partition.
             again_ms = self._redated_ms.get(stream, 0) + FUTURE_MS
             if entries[-1].time_ms > now_ms + FUTURE_MS and now_ms >= again_ms:
@@ -170,22 +177,31 @@ class LogReader:
                     self._tell(stream, number)
         return moved > 0
 
-    def _ready(self, now_ms: int, found: Mapping[str, list[Entry]]) -> tuple[list[Entry], tuple[int, int]]:
+    def _ready(
+        self, now_ms: Mapping[str, int], found: Mapping[str, list[Entry]]
+    ) -> tuple[list[Entry], tuple[int, int]]:
         """What no entry still to come can precede, in order, and up to where that is."""
-        # Of a stream that gave fewer than count, the next entry is one that the server dates itself: now_ms or later.
+        # Of a stream that gave fewer than count, the next entry is one that its server dates itself: now_ms or later.
         # Of one that gave count, the next comes after the last of them.
         ends = []
         for stream in self.streams:
             entries = found.get(stream, [])
-            ms, seq = order(entries[-1].position) if len(entries) == self._count else (now_ms, -1)
+            ms, seq = order(entries[-1].position) if len(entries) == self._count else (now_ms[stream], -1)
             ends.append((ms, seq + 1))
         end = min(ends)
         ranked = sorted((order(one.position), stream, one) for stream, entries in found.items() for one in entries)
         return [entry for place, _, entry in ranked if place < end], end
 
-    def _wait(self, positions: Mapping[str, str], now_ms: int, found: Mapping[str, list[Entry]], block_ms: int) -> None:
+    def _wait(
+        self, positions: Mapping[str, str], now_ms: Mapping[str, int], found: Mapping[str, list[Entry]], block_ms: int
+    ) -> None:
         """Until something new comes, or what is there becomes certain."""
-        certain_ms = min((entries[0].time_ms + 1 - now_ms for entries in found.values()), default=block_ms)
+        certain_ms = min(
+            (entries[0].time_ms + 1 - now_ms[stream] for stream, entries in found.items()), default=block_ms
+        )
+        if len(self._groups) > 1:
+            time.sleep(min(block_ms / 1000, POLL_S))
+            return
         if certain_ms == 1:  # dated now, as it mostly is; a server may let a short block last for 100 ms
             time.sleep(0.001)
             return
