@@ -12,6 +12,7 @@ from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.optimizers import OPTIMIZERS
 from models.peers import Rows, rows_read
+from models.registry import beliefs, build
 from models.types import Batch
 
 CONFIG = NetworkConfig(hidden=(12, 7, 5), dropout=0.1, gate_hidden=4)
@@ -67,7 +68,9 @@ def batches(make_request):
 
 
 def make(spec, optimizer: str) -> Learner:
-    return Learner(ClickNetwork(spec, CONFIG), learning_rate=RATE, seed=3, optimizer=optimizer)
+    """With a belief, which all of them learn from all rows."""
+    learned = beliefs([build("online_guideboot", {"members": 2})])
+    return Learner(ClickNetwork(spec, CONFIG), learning_rate=RATE, seed=3, optimizer=optimizer, beliefs=learned)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
