@@ -147,7 +147,7 @@ class Learner:
         if step:
             self._optimizer.restore(state)
         for one in self._memories:
-            one.restore(weights, state, step)
+            one.restore(weights, state)
         self.step = step
         self.settle()
 

@@ -57,8 +57,8 @@ class Memory:
         private = {name: value.numpy().copy() for name, value in self._private.items()}
         return private | {f"{self._belief.name}.{name}": value for name, value in moments.items()}
 
-    def restore(self, weights: Mapping[str, Array], state: Mapping[str, Array], step: int) -> None:
-        """Continues where `weights`, `state` and `step` were taken; begins there where they know nothing of it.
+    def restore(self, weights: Mapping[str, Array], state: Mapping[str, Array]) -> None:
+        """Continues where `weights` and `state` were taken; begins there where they know nothing of it.
 
         Raises:
             ValueError: they are of other options, or of another optimiser.
@@ -72,6 +72,7 @@ class Memory:
                     if name not in given or given[name].shape != tuple(value.shape):
                         raise ValueError(f"{name}: expected shape {tuple(value.shape)}; its method had other options")
                     value.copy_(torch.from_numpy(given[name].copy()))
-        if step and self._optimizer:
-            moments = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        others = {name: value for name, value in state.items() if name not in self._private}
+        moments = {name.removeprefix(prefix): value for name, value in others.items() if name.startswith(prefix)}
+        if moments and self._optimizer:  # none before its first step, which may be long after the lane's
             self._optimizer.restore(moments)
