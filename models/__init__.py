@@ -8,10 +8,11 @@
     budget         the lambda that keeps exploration to a share   pure arithmetic
     metrics        log loss, AUC, PCOC, ECE, NE                   numpy
     networks/      the click model and its gate                   torch
+    beliefs/       what methods learn beside the click model      torch
     exploration/   one published method a file                    torch
     registry       methods by name, strategies                    torch
     policy         network + parameters + strategy                torch
-    learner        parameters + optimiser                         torch
+    learner        parameters + optimiser, and each belief's      torch
     export         a strategy's ranking graph as ONNX             torch
     evaluation/    simulated worlds and replay
 
