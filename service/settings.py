@@ -113,7 +113,8 @@ class Settings(BaseSettings):
                 parse_url(url.get_secret_value().replace("+cluster://", "://", 1))  # type: ignore[no-untyped-call]
         except ValueError:  # whose text may hold a part of the password
             raise ValueError(
-                "expected redis://, rediss://, unix:// or redis+cluster://, with / ? # @ : of a password as %2F %3F %23 %40 %3A"
+                "expected redis://, rediss://, unix:// or redis+cluster://, "
+                "with / ? # @ : of a password as %2F %3F %23 %40 %3A"
             ) from None
         return url
 

@@ -21,6 +21,7 @@ from models.peers import Peers
 from models.registry import build
 from models.spec import FeatureSpec
 from models.types import Array, Batch
+from scripts.bench import train_ranks
 from scripts.bench.bare import BareLoop, BareNetwork, Ready
 from scripts.bench.measure import Tell, interleave, ratio
 from scripts.bench.processes import Cores, cores, pinned
@@ -59,6 +60,9 @@ def train(
     requests: Annotated[int, typer.Option(min=200, help="In the log; 15 items each.")] = 1_500,
     runs: Runs = 5,
     core: Core = None,
+    ranks: Annotated[
+        int, typer.Option(min=1, help="More than 1: instead, so many processes, each on a core, against one of them.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Measure the whole trainer, on one thread: it decodes, checks and joins entries in memory, predicts and learns.
@@ -70,10 +74,24 @@ def train(
     is one version with its state, on disk.
 
     **examples/s** is a median of the runs, and **over bare loop** the median of the ratios within a run.
+
+    With `--ranks 2`, two trainers share every batch (`agerank train --ranks`), and one is the measure: **over one
+    rank** is the ratio of their examples a second, and the **largest difference of a weight** is over all weights of
+    all ranks after all runs.
     """
+    if ranks > 1:
+        _train_ranks(ranks, whole_numbers(batch_sizes), requests=requests, runs=runs, as_json=as_json)
+        return
     with failing(), progress(as_json=as_json, versions=("numpy", "torch")) as tell:
         found = run(batch_sizes=whole_numbers(batch_sizes), requests=requests, runs=runs, where=cores(core), tell=tell)
     show(found, COLUMNS, title=f"Learning from a log, one thread, median of {runs} runs", as_json=as_json)
+
+
+def _train_ranks(ranks: int, batch_sizes: Sequence[int], *, requests: int, runs: int, as_json: bool) -> None:
+    with failing(), progress(as_json=as_json, versions=("numpy", "torch")) as tell:
+        found = train_ranks.run(ranks, batch_sizes=batch_sizes, requests=requests, runs=runs, tell=tell)
+    title = f"Learning from a log, one thread a rank, median of {runs} runs"
+    show(found, train_ranks.COLUMNS, title=title, as_json=as_json)
 
 
 def run(*, batch_sizes: Sequence[int], requests: int, runs: int, where: Cores, tell: Tell) -> list[Row]:

@@ -1,0 +1,180 @@
+"""agerank bench train --ranks N: the trainer as several processes, each on a core, against one of them alone."""
+
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import cycle, islice
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed
+
+from models.learner import Learner
+from models.networks.click import ClickNetwork, NetworkConfig
+from models.registry import build
+from models.spec import FeatureSpec
+from models.types import Array
+from scripts.bench.measure import Tell, interleave, ratio
+from scripts.bench.report import Column, Row
+from scripts.bench.traffic import WINDOW_MS, entries
+from scripts.bench.work import LANE, SPEC, STRATEGIES
+from service.streams import Entry, StreamNames, partition_of
+from service.training.join import Join
+from service.training.joins import Joins
+from service.training.ranks import Ranks
+from service.training.trainer import Trainer
+
+OPTIMIZERS = "adam", "sparse_adam"
+FED = 1_000  # entries of the whole log in a round
+
+COLUMNS = (
+    Column("batch_size", "batch size", "d"),
+    Column("way", "way"),
+    Column("ranks", "ranks", "d"),
+    Column("examples_per_s", "examples/s", ",.0f"),
+    Column("over_one", "over one rank", ".2f"),
+    Column("difference", "largest difference of a weight", ".1e"),
+)
+
+
+def run(ranks: int, *, batch_sizes: Sequence[int], requests: int, runs: int, tell: Tell) -> list[Row]:
+    """Two rows for each batch size and optimiser; docs/benchmarks.md explains the keys."""
+    found: list[Row] = []
+    log = _Log(StreamNames("bench", ranks), requests)
+    with ExitStack() as stack:
+        tell("starting the ranks")
+        groups = {size: stack.enter_context(_group(size, log)) for size in (1, ranks)}
+        for batch_size in batch_sizes:
+            for optimizer in OPTIMIZERS:
+                for group in groups.values():
+                    group.ask(_Begin(optimizer, batch_size))
+                calls: dict[str, Callable[[], object]] = {str(size): one.learn for size, one in groups.items()}
+                taken = interleave(calls, runs=runs, seconds=0.0, tell=tell)
+                found += _rows(batch_size, optimizer, groups, taken)
+    return found
+
+
+class _Log(NamedTuple):
+    names: StreamNames
+    requests: int
+
+
+class _Begin(NamedTuple):
+    """A word to a rank: anew."""
+
+    optimizer: str
+    batch_size: int
+
+
+class _Group:
+    """Ranks in processes of their own, which wait for a word."""
+
+    def __init__(self, pipes: "Sequence[Connection[object, object]]") -> None:
+        self._pipes = pipes
+        self.examples = 0  # of a pass
+
+    def ask(self, word: object) -> list[Any]:
+        """What each answers."""
+        for pipe in self._pipes:
+            pipe.send(word)
+        return [pipe.recv() for pipe in self._pipes]
+
+    def learn(self) -> None:
+        """All ranks learn the log once more."""
+        self.examples, *_ = self.ask("learn")
+
+
+@contextmanager
+def _group(size: int, log: _Log) -> Iterator[_Group]:
+    context = multiprocessing.get_context("spawn")
+    ours = islice(cycle(sorted(os.sched_getaffinity(0))), size)
+    with tempfile.TemporaryDirectory(prefix="agerank-bench-") as folder:
+        pipes, processes = [], []
+        for rank, core in enumerate(ours):
+            pipe, theirs = context.Pipe()
+            process = context.Process(target=_rank, args=(theirs, log, Path(folder), rank, size, core), daemon=True)
+            process.start()
+            theirs.close()  # so that its end is seen here
+            pipes.append(pipe)
+            processes.append(process)
+        try:
+            yield _Group(pipes)
+        finally:
+            for pipe in pipes:
+                pipe.close()
+            for process in processes:
+                process.join()
+
+
+def _rank(pipe: "Connection[object, object]", log: _Log, folder: Path, rank: int, size: int, core: int) -> None:
+    """Answers until the pipe is closed."""
+    os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
+    ranks = Ranks()
+    if size > 1:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/ranks", rank=rank, world_size=size)
+        ranks = Ranks(torch.distributed.group.WORLD)
+    everything = entries(log.requests, log.names)
+    rounds = [
+        [one for one in everything[start : start + FED] if ranks.owns(partition_of(one.stream))]
+        for start in range(0, len(everything), FED)
+    ]
+    learner, batch_size = _learner(OPTIMIZERS[0]), 1
+    with suppress(EOFError):
+        while True:
+            word = pipe.recv()
+            if isinstance(word, _Begin):
+                learner, batch_size = _learner(word.optimizer), word.batch_size
+                pipe.send(None)
+            else:
+                pipe.send(_learn(learner, batch_size, ranks, rounds) if word == "learn" else learner.weights())
+
+
+def _learn(learner: Learner, batch_size: int, ranks: Ranks, rounds: Sequence[Sequence[Entry]]) -> int:
+    """How many examples."""
+    trainer, before = _trainer(learner, batch_size, ranks), learner.step
+    for part in rounds:
+        trainer.feed(part)
+    return (learner.step - before) * batch_size
+
+
+def _learner(optimizer: str) -> Learner:
+    network = ClickNetwork(FeatureSpec.from_toml(SPEC), NetworkConfig())
+    return Learner(network, learning_rate=1e-3, seed=0, optimizer=optimizer)
+
+
+def _trainer(learner: Learner, batch_size: int, ranks: Ranks) -> Trainer:
+    return Trainer(
+        learner=learner,
+        joins=Joins(lambda: Join(window_ms=WINDOW_MS, mode="served", max_pending=1_000_000)),
+        lane=LANE,
+        strategies={name: build(name, options) for name, options in STRATEGIES.items()},
+        batch_size=batch_size,
+        mature_impressions=3_000,
+        ranks=ranks,
+    )
+
+
+def _rows(batch_size: int, optimizer: str, groups: Mapping[int, _Group], taken: Mapping[str, Array]) -> list[Row]:
+    one = groups[1].ask("weights")[0]
+    return [
+        {
+            "batch_size": batch_size,
+            "way": optimizer,
+            "ranks": size,
+            "examples_per_s": group.examples / float(median(taken[str(size)])),
+            "over_one": 1.0 / ratio(taken[str(size)], taken["1"]),
+            "difference": max(
+                float(np.abs(weights[name] - array).max())
+                for weights in group.ask("weights")
+                for name, array in one.items()
+            ),
+        }
+        for size, group in groups.items()
+    ]
