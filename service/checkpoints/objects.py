@@ -9,6 +9,7 @@ PREFIX/trainer.lock       names who installs: whoever wrote it last. The one bef
 import secrets
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import PurePosixPath
 
 import msgspec
@@ -23,6 +24,9 @@ from service.errors import CheckpointError
 
 _LOCK = "trainer.lock"
 
+#: Whoever asks tries again later: a trainer learns meanwhile, a scorer ranks.
+_PATIENCE = timedelta(seconds=10)
+
 _log = structlog.get_logger()
 
 
@@ -32,7 +36,7 @@ def open_url(url: str) -> "ObjectStore":
     Raises StoreError: they do not do.
     """
     with _as_store_error():
-        return ObjectStore(from_url(url), name=url)
+        return ObjectStore(from_url(url, retry_config={"max_retries": 2, "retry_timeout": _PATIENCE}), name=url)
 
 
 class ObjectStore:

@@ -22,6 +22,21 @@ def test_everything_has_a_default() -> None:
     assert settings.checkpoints == Path("agerank-data/checkpoints/default")
 
 
+def test_the_checkpoints_lie_in_the_folder_or_behind_the_url_by_lane() -> None:
+    assert read().store == Path("agerank-data/checkpoints/default")
+    assert read(lane="news", checkpoints_url="s3://bucket/a/").store == "s3://bucket/a/news"
+    for wrong in ("bucket/a", "file:///a", "https://x"):
+        with pytest.raises(SettingsError, match="checkpoints_url"):
+            read(checkpoints_url=wrong)
+
+
+def test_a_short_admin_token_is_refused_and_not_repeated() -> None:
+    with pytest.raises(SettingsError, match="admin_token") as caught:
+        read(admin_token="hunter2")
+    assert "hunter2" not in str(caught.value)
+    assert "of some length" not in repr(read(admin_token="a token of some length"))
+
+
 def test_the_file_then_the_environment_then_the_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('lane = "news"\nport = 1\nhost = "0.0.0.0"\ntraffic = { greedy = 0.5, age_ts = 0.5 }\n')

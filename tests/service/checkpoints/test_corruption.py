@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from service import checkpoints
-from service.checkpoints import LocalStore, Manifest, manifest
+from service.checkpoints import Base, LocalStore, Manifest, manifest
 from service.errors import CheckpointError
 
 PLACES = 100
@@ -80,6 +80,27 @@ def test_a_manifest_with_a_flipped_bit_is_refused_or_says_the_same(kit: Any, sto
     codes = {one for one in found if one != written}  # a space that became a tab, 1e-5 that became 1E-5
     assert codes == {"unreadable_manifest", "hash_mismatch"}
     assert sum(one == written for one in found) < 0.1 * len(found)
+
+
+@pytest.mark.parametrize("spoil", [truncated, flipped])
+@pytest.mark.parametrize("name", ["delta.safetensors", "golden.safetensors", "manifest.json"])
+def test_a_damaged_delta_is_refused(kit: Any, store: LocalStore, name: str, spoil: Any) -> None:
+    below = checkpoints.load_manifest(store, 1)
+    draft = kit.manifest(2, base=Base(version=1, digest=below.digest, full=1))
+    delta = {"rows/embedding.item_8": np.array([1], dtype=np.int32), "values/embedding.item_8": np.ones((1, 8))}
+    written = checkpoints.save_delta(store, draft, delta=delta, golden=kit.golden)
+    path = store.root / "deltas" / "000000000001-000000000002" / name
+    codes = {"unreadable_manifest", "unknown_format", "hash_mismatch"} if name == "manifest.json" else {"hash_mismatch"}
+    accepted, found = 0, set[str]()
+    for one in spoil(path.read_bytes()):
+        path.write_bytes(one)
+        try:
+            assert checkpoints.verify(store, 2) == written  # a manifest that says the same in other characters
+            accepted += 1
+        except CheckpointError as error:
+            found.add(error.code)
+    assert found <= codes
+    assert accepted < (0.1 * PLACES if name == "manifest.json" else 1)
 
 
 def test_a_manifest_edited_by_hand_is_refused(kit: Any, store: LocalStore) -> None:
