@@ -16,7 +16,10 @@ from typing import Any, Literal, NamedTuple
 import redis
 from redis.exceptions import ResponseError
 
+from service.redating import FUTURE_MS
 from service.streams import START, Entry, lost, order
+
+_TIME = "return redis.call('TIME')"  # of the server that has this key
 
 Reason = Literal["trimmed", "emptied", "restored"]
 
@@ -55,6 +58,7 @@ class _Seen(NamedTuple):
 
     stream: str
     info: _Info | None  # None where there is no such stream
+    now_ms: int  # by its server
     stand: tuple[bool, bool]  # entries: that at our position before the read, the last one at the last look
 
 
@@ -86,7 +90,7 @@ class GapFinder:
             gap, known = self._gap(seen, before.get(stream, START), position), self._known[stream]
             if gap and (gap.reason != "trimmed" or known.trimmed != before.get(stream, START)):
                 gaps.append(gap)
-            now[stream] = _now(seen.info, known, gap, before.get(stream, START), position, read[stream])
+            now[stream] = _now(seen, known, gap, before.get(stream, START), position, read[stream])
         self._known = now  # not before: a call that fails is made again
         return gaps
 
@@ -97,9 +101,13 @@ class GapFinder:
                 for position in (before.get(stream, START), known.last):
                     pipe.xrange(stream, position, position)
                 pipe.xinfo_stream(stream)
+                pipe.execute_command("EVAL", _TIME, 1, stream)
             replies = [_reply(one) for one in pipe.execute(raise_on_error=False)]
-        rows = zip(self._known, replies[0::3], replies[1::3], replies[2::3], strict=True)
-        return [_Seen(stream, info and _info(info), (bool(ours), bool(last))) for stream, ours, last, info in rows]
+        rows = zip(self._known, *(replies[place::4] for place in range(4)), strict=True)
+        return [
+            _Seen(stream, info and _info(info), 1000 * int(time[0]), (bool(ours), bool(last)))
+            for stream, ours, last, info, time in rows
+        ]
 
     def _gap(self, seen: _Seen, before: str, after: str) -> Gap | None:
         stream, info, known = seen.stream, seen.info, self._known[seen.stream]
@@ -137,13 +145,14 @@ def _anew(info: _Info, known: _Known, before: str) -> bool:
     return info.added < (known.added or 0) or (gone and info.removed < (known.read or 1))
 
 
-def _now(info: _Info | None, known: _Known, gap: Gap | None, before: str, after: str, read: int) -> _Known:
+def _now(seen: _Seen, known: _Known, gap: Gap | None, before: str, after: str, read: int) -> _Known:
     """What is known from now on.
 
     Args:
         before, after: our positions.
         read: entries between them.
     """
+    info = seen.info
     if info is None:
         return _Known()
     if gap:
@@ -152,7 +161,10 @@ def _now(info: _Info | None, known: _Known, gap: Gap | None, before: str, after:
         count = info.added
     else:
         count = None if known.read is None else known.read + read
-    return _Known(info.last or START, info.added, count, before if gap and gap.reason == "trimmed" else None)
+    # What lies far ahead may come back to now under another id.
+    ahead = info.last is not None and order(info.last)[0] > seen.now_ms + FUTURE_MS
+    last = START if info.last is None or ahead else info.last
+    return _Known(last, info.added, count, before if gap and gap.reason == "trimmed" else None)
 
 
 def _reply(reply: Any) -> Any:

@@ -16,9 +16,22 @@ FUTURE_MS = 60_000
 
 # ARGV: our position, and the last id that is not far ahead. A stream's last id never goes back, so another one is
 # written in its place. Its counts and the mark of what was deleted (Redis 7.0) are as if the entries had come but now:
-# readers conclude from them whether something was removed unread.
+# readers conclude from them whether something was removed unread. So it is with what was deleted in the future. Of an
+# entry with more fields than a call has room for, only the one that readers look at is kept.
 _REDATE = """
 local key, other = KEYS[1], KEYS[2]
+local function add(id, fields)
+  if #fields > 1000 then
+    local payload = ''
+    for i = 1, #fields, 2 do if fields[i] == 'e' then payload = fields[i + 1] end end
+    fields = {'e', payload}
+  end
+  return redis.call('XADD', other, id, unpack(fields))
+end
+local function padded(id)
+  local ms, seq = string.match(id, '(%d+)-(%d+)')
+  return string.rep('0', 20 - #ms) .. ms .. string.rep('0', 20 - #seq) .. seq
+end
 local future = redis.call('XRANGE', key, '(' .. ARGV[2], '+')
 if #future == 0 then return 0 end
 local info, was = redis.call('XINFO', 'STREAM', key), {}
@@ -31,24 +44,23 @@ local top, from = '0-0', '-'
 repeat
   local part = redis.call('XRANGE', key, from, ARGV[2], 'COUNT', 1000)
   for _, entry in ipairs(part) do
-    top = redis.call('XADD', other, entry[1], unpack(entry[2]))
+    top = add(entry[1], entry[2])
   end
   from = '(' .. top
 until #part == 0
-local function padded(id)
-  local ms, seq = string.match(id, '(%d+)-(%d+)')
-  return string.rep('0', 20 - #ms) .. ms .. string.rep('0', 20 - #seq) .. seq
-end
+local added, deleted_ahead = (was['entries-added'] or 0) - #future, padded(deleted) > padded(ARGV[2])
+if deleted_ahead then added, deleted = added - 1, '0-0' end
 local last = top
 for _, id in ipairs({ARGV[1], deleted}) do
   if padded(id) > padded(last) then last = id end
 end
 if was['entries-added'] then
-  redis.call('XSETID', other, last, 'ENTRIESADDED', was['entries-added'] - #future, 'MAXDELETEDID', deleted)
+  redis.call('XSETID', other, last, 'ENTRIESADDED', added, 'MAXDELETEDID', deleted)
 else
   redis.call('XSETID', other, last)
 end
-for _, entry in ipairs(future) do redis.call('XADD', other, '*', unpack(entry[2])) end
+if deleted_ahead then redis.call('XDEL', other, redis.call('XADD', other, '*', 'e', '')) end
+for _, entry in ipairs(future) do add('*', entry[2]) end
 redis.call('RENAME', other, key)
 return #future
 """

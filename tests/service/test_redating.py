@@ -120,3 +120,49 @@ def test_what_was_deleted_before_stays_known(client: redis.Redis, names: StreamN
     assert redate(client, stream, after=order(START), now_ms=now_ms) == 1
     info = client.xinfo_stream(stream)
     assert (info["max-deleted-entry-id"].decode(), info["entries-added"]) == (deleted, 3)
+
+
+def test_an_operator_who_deletes_it_loses_it_and_nothing_else(
+    client: redis.Redis, names: StreamNames, reader: LogReader, now_ms: int
+) -> None:
+    """Behind a deleted entry of the future ids go on from there, too."""
+    stream = names.inputs[0]
+    positions: dict[str, str] = {}
+    gaps = GapFinder(client, names.inputs, window_ms=1_000)
+    append_batch(client, [(stream, b"0", None)] * 3)
+    assert gaps.find({}, [entry for chunk in chunks(reader, positions) for entry in chunk]) == []
+    client.xdel(stream, append_batch(client, [(stream, b"gone", f"{now_ms + YEAR_MS}-7")])[0])
+    append_batch(client, [(stream, b"1", None)])
+    before = dict(positions)
+    late = [entry for chunk in chunks(reader, positions) for entry in chunk]
+    assert [entry.payload for entry in late] == [b"1"]
+    assert late[0].time_ms < now_ms + 10_000
+    assert [one.reason for one in gaps.find(before, late)] == ["trimmed"]
+    assert client.xinfo_stream(stream)["entries-added"] == 5
+
+
+def test_entries_of_any_shape_are_dated_anew(
+    client: redis.Redis, names: StreamNames, reader: LogReader, now_ms: int
+) -> None:
+    """A call within the server takes some thousands of arguments."""
+    stream, many = names.inputs[0], {f"field {number}": b"" for number in range(9_000)}
+    for content in ({b"e": b"0"}, {**many, b"e": b"1"}, many):
+        client.xadd(stream, content)
+        client.xadd(names.inputs[1], content, id="*" if client.exists(names.inputs[1]) else f"{now_ms + YEAR_MS}-0")
+    client.xadd(stream, {b"e": b"3"}, id=f"{now_ms + YEAR_MS}-0")
+    found = [entry for chunk in chunks(reader, {}) for entry in chunk]
+    assert [entry.payload for entry in found if entry.stream == stream] == [b"0", b"1", b"", b"3"]
+    assert [entry.payload for entry in found if entry.stream != stream] == [b"0", b"1", b""]
+
+
+def test_what_came_back_only_later_was_not_lost(
+    client: redis.Redis, names: StreamNames, reader: LogReader, now_ms: int
+) -> None:
+    stream = names.inputs[0]
+    positions: dict[str, str] = {}
+    gaps = GapFinder(client, names.inputs, window_ms=1_000)
+    append_batch(client, [(stream, b"0", None), (stream, b"far", f"{now_ms + YEAR_MS}-0")])
+    assert gaps.find({}, []) == []  # a reader that may not do it yet
+    for chunk in chunks(reader, positions):
+        assert gaps.find({}, chunk) == []
+    assert len(positions) == 1
