@@ -107,7 +107,7 @@ class Bootstrap(Belief):
     def draw(self, count: int, generator: np.random.Generator) -> Weights:
         """Of so many new examples."""
         shape = (count, self.members)
-        pairs = np.floor(self.pseudo + generator.random((count, 1)) if self.pseudo else np.zeros((count, 1)))
+        pairs = np.floor(self.pseudo + generator.random((count, 1)))
         drawn = (
             _resampled(self.resampling, shape, generator),
             generator.random(shape),

@@ -29,6 +29,14 @@ from models.networks.embedding import TABLE, is_table
 from models.types import Batch
 
 
+def check(*, ridge: float, nu: float, window: int | None) -> None:
+    """Raises ValueError: options of a method that make no covariance."""
+    if not (ridge > 0.0 and nu > 0.0):
+        raise ValueError(f"ridge and nu must be above 0, got {ridge} and {nu}")
+    if window is not None and window < 1:
+        raise ValueError(f"window must be at least 1, got {window}")
+
+
 class _Layer(NamedTuple):
     """One layer's part of the gradient: its weight's is the outer product of both, its bias's the first."""
 

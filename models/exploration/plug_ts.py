@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models import bonus
 from models.beliefs.belief import below
-from models.beliefs.covariance import Covariance
+from models.beliefs.covariance import Covariance, check
 from models.networks.click import ClickNetwork, Params
 from models.types import Inputs, NoiseInput, Scope, Scores
 
@@ -39,8 +39,7 @@ class PlugTS:
     scope: Scope = "candidate"
 
     def __post_init__(self) -> None:
-        if not (self.ridge > 0.0 and self.nu > 0.0):
-            raise ValueError(f"ridge and nu must be above 0, got {self.ridge} and {self.nu}")
+        check(ridge=self.ridge, nu=self.nu, window=self.window)
 
     @property
     def beliefs(self) -> tuple[Covariance, ...]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models import bonus
 from models.beliefs.belief import below
-from models.beliefs.covariance import Covariance
+from models.beliefs.covariance import Covariance, check
 from models.networks.click import ClickNetwork, Params
 from models.types import Inputs, NoiseInput, Scores
 
@@ -42,8 +42,9 @@ class Underestimation:
     window: int | None = None
 
     def __post_init__(self) -> None:
-        if not (self.ridge > 0.0 and self.nu > 0.0 and self.impressions > 0.0):
-            raise ValueError(f"ridge, nu and impressions must be above 0, got {self}")
+        check(ridge=self.ridge, nu=self.nu, window=self.window)
+        if not self.impressions > 0.0:
+            raise ValueError(f"impressions must be above 0, got {self.impressions}")
 
     @property
     def beliefs(self) -> tuple[Covariance]:

@@ -46,7 +46,7 @@ def test_bootstrap_never_shows_the_second_ad_and_guideboot_does():
 @pytest.mark.parametrize("method", ["bootstrap", "guideboot"])
 def test_so_do_the_networks_that_learn_from_them(method):
     network = ClickNetwork(FeatureSpec.from_toml(IDS), NetworkConfig(hidden=(8,), initial_ctr=0.05))
-    (one,) = build(method, {"members": 12, "replayed": 100}).beliefs
+    (one,) = build(method, {"members": 30, "replayed": 100}).beliefs
     fresh = one.init(network, torch.Generator().manual_seed(0))
     state = fresh.trained | fresh.private
     rows = AD[:, None].astype(np.int32)
@@ -57,7 +57,7 @@ def test_so_do_the_networks_that_learn_from_them(method):
     one.note(network, {}, state, lesson, generator)
     for value in fresh.trained.values():
         value.requires_grad_()
-    optimizer = torch.optim.Adam([value for name, value in fresh.trained.items() if "embedding" not in name], lr=0.02)
+    optimizer = torch.optim.Adam([value for name, value in fresh.trained.items() if "embedding" not in name], lr=0.05)
     for _ in range(200):
         one.loss(network, {}, state, lesson, generator).backward()
         optimizer.step()
@@ -66,7 +66,7 @@ def test_so_do_the_networks_that_learn_from_them(method):
     first, second = torch.sigmoid(one.shape.logits(network, {}, state, ads).detach()).T
     if method == "bootstrap":
         assert (second < 0.01).all()
-        assert not (second > first + 0.005).any()
+        assert not (second > first + 0.001).any()
     else:
         assert (second > first + 0.005).any()
         assert (second < first).any()
