@@ -49,8 +49,9 @@ class Join:
         self._memory_ms = window_ms * (2 if mode == "served" else 3)
         self.now_ms = 0
         self.pending = 0  # rows of requests with an open window
-        # All five in order of time. Plain dicts would search for their first key past all the deleted ones.
+        # All six in order of time. Plain dicts would search for their first key past all the deleted ones.
         self._requests: OrderedDict[str, Request] = OrderedDict()
+        self._ignored: OrderedDict[str, int] = OrderedDict()  # request id -> time; none of the requests
         self._windows: deque[Window] = deque()
         self._early: OrderedDict[str, tuple[Entry, Event]] = OrderedDict()  # by event id
         self._seen: OrderedDict[str, int] = OrderedDict()  # event id -> time, of all of early and more
@@ -62,7 +63,7 @@ class Join:
     def serve(self, entry: Entry, served: Served) -> bool:
         """A served record. False where its request is known already: the first one counts."""
         self.advance(entry.time_ms)
-        if served.request_id in self._requests:
+        if served.request_id in self._requests or served.request_id in self._ignored:
             self._counts["duplicate"] += 1
             return False
         rows = len(served.item_ids)
@@ -80,8 +81,8 @@ class Join:
     def ignore(self, entry: Entry, request_id: str) -> None:
         """A request that is not for us: another lane's, or of no use. Its feedback is ignored, too."""
         self.advance(entry.time_ms)
-        if request_id not in self._requests:
-            self._requests[request_id] = Request(request_id, self.now_ms, b"", array("q"), ignored=True)
+        if request_id not in self._requests and request_id not in self._ignored:
+            self._ignored[request_id] = self.now_ms
             self._settle(entry, request_id)
 
     def feedback(self, entry: Entry, event: Event) -> None:
@@ -116,6 +117,8 @@ class Join:
             if oldest.windows or not self._outlived(oldest.time_ms, len(self._requests)):
                 break
             self._requests.popitem(last=False)
+        while self._ignored and self._outlived(next(iter(self._ignored.values())), len(self._ignored)):
+            self._ignored.popitem(last=False)
 
     def take(self, until_ms: int) -> Joined:
         """What has closed up to `until_ms`, and what else has come of everything since the last call.
@@ -138,7 +141,9 @@ class Join:
             "now_ms": np.array(self.now_ms, dtype=np.int64),
             **memory.pack_requests(requests),
             **memory.pack_windows(self._windows, requests),
-            **memory.pack_events(list(self._early.values()), self._seen, list(self._closings)),
+            **memory.pack_times("ignored", self._ignored),
+            **memory.pack_times("seen", self._seen),
+            **memory.pack_events(list(self._early.values()), list(self._closings)),
         }
 
     def restore(self, state: Mapping[str, Array]) -> None:
@@ -147,9 +152,10 @@ class Join:
         requests = memory.unpack_requests(state)
         self._requests = OrderedDict((one.id, one) for one in requests)
         self._windows = deque(memory.unpack_windows(state, requests))
-        early, seen, closings = memory.unpack_events(state)
+        early, closings = memory.unpack_events(state)
         self._early = OrderedDict((event.id, (entry, event)) for entry, event in early)
-        self._seen, self._closings = OrderedDict(seen), deque(closings)
+        self._ignored, self._seen = memory.unpack_times("ignored", state), memory.unpack_times("seen", state)
+        self._closings = deque(closings)
         self.pending = sum(len(request.clicks) for request in requests)
         self._early_of = {}
         for _, event in early:
@@ -192,12 +198,12 @@ class Join:
 
     def _result(self, now: Entry, event: Event) -> str | None:
         request = self._requests.get(event.request_id)
-        if self._mode == "served" and event.type == "impression":
+        if event.request_id in self._ignored or (self._mode == "served" and event.type == "impression"):
             return "ignored"
         if request is None:
             return None
         if not request.windows:
-            return "ignored" if request.ignored else "late"
+            return "late"
         row = request.row(event.item_id)
         if row is None:
             return "unknown_item"

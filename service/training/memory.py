@@ -4,6 +4,7 @@ A served record stays the bytes that it was in the log, and is copied as such: a
 """
 
 from array import array
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple, TypeVar
@@ -58,7 +59,6 @@ class Request(msgspec.Struct, gc=False):
     payload: bytes  # of the entry, until the last window has closed
     clicks: "array[int]"  # by row, as long
     windows: int = 0  # open
-    ignored: bool = False
     item_ids: list[str] = []  # as soon as feedback asks for them
     number: int = 0  # among all, where they are numbered
 
@@ -107,7 +107,6 @@ def pack_requests(requests: Sequence[Request]) -> dict[str, Array]:
         "request.bytes": np.array([len(one.payload) for one in requests], dtype=np.int64),
         "request.rows": np.array([len(one.clicks) for one in requests], dtype=np.int32),
         "request.windows": np.array([one.windows for one in requests], dtype=np.int32),
-        "request.ignored": np.array([one.ignored for one in requests], dtype=np.bool_),
         "payload": np.frombuffer(b"".join([one.payload for one in requests]), dtype=np.uint8),
         "click_ms": np.frombuffer(b"".join([one.clicks for one in requests]), dtype=np.int64),
     }
@@ -115,14 +114,13 @@ def pack_requests(requests: Sequence[Request]) -> dict[str, Array]:
 
 def unpack_requests(state: Mapping[str, Array]) -> list[Request]:
     """The inverse."""
-    names = "request.time_ms", "request.windows", "request.ignored"
-    time_ms, windows, ignored = (state[name].tolist() for name in names)
+    time_ms, windows = (state[name].tolist() for name in ("request.time_ms", "request.windows"))
     payloads = _cut(state["payload"].tobytes(), state["request.bytes"])
     clicks = _cut(state["click_ms"].tobytes(), 8 * state["request.rows"].astype(np.int64))
     return [
-        Request(id, time_ms, payload, array("q", click), windows, ignored)
-        for id, time_ms, payload, click, windows, ignored in zip(
-            _unpacked(state["request.id"], list[str]), time_ms, payloads, clicks, windows, ignored, strict=True
+        Request(id, time_ms, payload, array("q", click), windows)
+        for id, time_ms, payload, click, windows in zip(
+            _unpacked(state["request.id"], list[str]), time_ms, payloads, clicks, windows, strict=True
         )
     ]
 
@@ -154,20 +152,25 @@ def unpack_windows(state: Mapping[str, Array], requests: Sequence[Request]) -> l
     ]
 
 
-def pack_events(early: Sequence[Early], seen: Mapping[str, int], closings: Sequence[Closing]) -> dict[str, Array]:
-    """The rest, all in order."""
-    return {
-        "early": _packed(early),
-        "seen.id": _packed(list(seen)),
-        "seen.time_ms": np.array(list(seen.values()), dtype=np.int64),
-        "closings": _packed(closings),
-    }
+def pack_times(name: str, times: Mapping[str, int]) -> dict[str, Array]:
+    """Ids and when they were first met, in order."""
+    time_ms = np.array(list(times.values()), dtype=np.int64)
+    return {f"{name}.id": _packed(list(times)), f"{name}.time_ms": time_ms}
 
 
-def unpack_events(state: Mapping[str, Array]) -> tuple[list[Early], dict[str, int], list[Closing]]:
+def unpack_times(name: str, state: Mapping[str, Array]) -> OrderedDict[str, int]:
     """The inverse."""
-    seen = zip(_unpacked(state["seen.id"], list[str]), state["seen.time_ms"].tolist(), strict=True)
-    return _unpacked(state["early"], list[Early]), dict(seen), _unpacked(state["closings"], list[Closing])
+    return OrderedDict(zip(_unpacked(state[f"{name}.id"], list[str]), state[f"{name}.time_ms"].tolist(), strict=True))
+
+
+def pack_events(early: Sequence[Early], closings: Sequence[Closing]) -> dict[str, Array]:
+    """The rest, all in order."""
+    return {"early": _packed(early), "closings": _packed(closings)}
+
+
+def unpack_events(state: Mapping[str, Array]) -> tuple[list[Early], list[Closing]]:
+    """The inverse."""
+    return _unpacked(state["early"], list[Early]), _unpacked(state["closings"], list[Closing])
 
 
 def _packed(content: object) -> Array:

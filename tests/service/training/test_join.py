@@ -99,7 +99,6 @@ class Request:
     time_ms: int
     id: str
     items: str = ""
-    ignored: bool = False
     windows: list[Window] = field(default_factory=list)
 
     @property
@@ -115,6 +114,7 @@ class Reference:
         self.memory_ms = WINDOW_MS * (2 if mode == "served" else 3)
         self.now_ms = 0
         self.requests: list[Request] = []
+        self.ignored: list[tuple[int, str]] = []
         self.windows: list[tuple[Request, Window]] = []  # of all time, in order of opening
         self.waiting: list[tuple[int, str, Event]] = []
         self.seen: list[tuple[int, str]] = []
@@ -129,8 +129,8 @@ class Reference:
                 self.feedback(f"{time_ms}-{number}", message)
             elif isinstance(message, Served):
                 self.serve(message)
-            elif not any(request.id == message for request in self.requests):
-                self.requests.append(Request(time_ms, message, ignored=True))
+            elif not self.knows(message):
+                self.ignored.append((time_ms, message))
             self.retry(f"{time_ms}-{number}")
             while sum(len(request.items) for request in self.requests if not request.over) > self.most:
                 self.counts["evicted"] += self.close(next(pair for pair in self.windows if not pair[1].closed))
@@ -149,6 +149,8 @@ class Reference:
             if self.requests[0].time_ms + self.memory_ms >= time_ms and len(self.requests) <= self.most:
                 break
             self.requests.pop(0)
+        while self.ignored and (self.ignored[0][0] + self.memory_ms < time_ms or len(self.ignored) > self.most):
+            self.ignored.pop(0)
 
     def give_up(self, hopeless: list[tuple[int, str, Event]]) -> None:
         for one in hopeless:
@@ -165,8 +167,11 @@ class Reference:
         never_shown = set(request.items) - {other.item for other in request.windows}
         return len(never_shown)
 
+    def knows(self, request_id: str) -> bool:
+        return request_id in [*(one.id for one in self.requests), *(other for _, other in self.ignored)]
+
     def serve(self, message: Served) -> None:
-        if any(request.id == message.request_id for request in self.requests):
+        if self.knows(message.request_id):
             self.counts["duplicate"] += 1
             return
         request = Request(self.now_ms, message.request_id, "".join(message.item_ids))
@@ -199,11 +204,13 @@ class Reference:
     def result(self, since: int, event: Event) -> str | None:
         if self.mode == "served" and event.type == "impression":
             return "ignored"
+        if event.request_id in [other for _, other in self.ignored]:
+            return "ignored"
         request = next((one for one in self.requests if one.id == event.request_id), None)
         if request is None:
             return None
-        if request.ignored or request.over:
-            return "ignored" if request.ignored else "late"
+        if request.over:
+            return "late"
         if event.item_id not in request.items:
             return "unknown_item"
         shown = next((window for window in request.windows if window.item == event.item_id), None)
@@ -354,3 +361,12 @@ def test_feedback_for_another_lane_is_ignored_whenever_it_comes() -> None:
     records = [(1, click("1", "r", "a")), (2, "r"), (3, click("2", "r", "a"))]
     closed, refused, counts = feed(join(), at_the_end(records))
     assert (closed, refused, counts) == ([], [], {"ignored": 2})
+
+
+def test_other_lanes_take_no_more_memory_than_ours_and_push_out_nothing() -> None:
+    one = join(max_pending=3)
+    flood = [(2, f"other {number}") for number in range(1_000)]
+    closed, _, counts = feed(one, at_the_end([(1, served("r", "a")), *flood, (2, click("1", "r", "a"))]))
+    assert (closed, counts) == ([("r", "a", 1, 2)], {"matched": 1})
+    feed(one, [(2, served("s", "a")), *flood])
+    assert len(one.state()["ignored.time_ms"]) <= 3
