@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from service import checkpoints, events
 from service.appends import append_batch
-from service.checkpoints import LocalStore, Manifest
+from service.checkpoints import LocalStore, Manifest, StoreError
 from service.connections import connect_async
 from service.events import Announcement
 from service.scoring.app import running
@@ -37,7 +37,14 @@ Publish = Callable[..., Manifest]
 class Bench:
     """A swapper, the ranker it feeds, and what it counts."""
 
-    def __init__(self, settings: Settings, client: redis.asyncio.Redis, *, poll_s: float = 0.02) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: redis.asyncio.Redis,
+        *,
+        poll_s: float = 0.02,
+        store: LocalStore | None = None,
+    ) -> None:
         self.metrics = ScorerMetrics(CollectorRegistry())
         self.names = StreamNames(settings.redis_prefix, 1)
         self.client = client
@@ -51,8 +58,9 @@ class Bench:
             metrics=self.metrics,
         )
         self.loads = 0
+        self.store = store or LocalStore(settings.checkpoints)
         self.swapper = Swapper(
-            store=LocalStore(settings.checkpoints),
+            store=self.store,
             load=partial(self._load, settings),
             ranker=self.ranker,
             items=ItemFeed(Catalog(client, self.names, max_items=10, maxlen=10), self.metrics),
@@ -64,7 +72,7 @@ class Bench:
         self.loads += 1
         self.nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         return load(
-            LocalStore(settings.checkpoints),
+            self.store,
             version,
             kind="onnx",
             threads=1,
@@ -232,3 +240,43 @@ async def test_without_redis_it_polls(settings: Settings, publish: Publish) -> N
         await asyncio.to_thread(publish, settings.checkpoints, 4)
         await until(lambda: bench.version == 4)
     await nobody.aclose()
+
+
+class Remote(LocalStore):
+    """A place that cannot always be reached."""
+
+    down = False
+
+    def stamp(self, name: str) -> str | None:
+        if self.down:
+            raise StoreError("no route to host")
+        return super().stamp(name)
+
+    def read(self, folder: str, name: str) -> bytes:
+        if name == "golden.safetensors" and (self.root / "lost").exists():
+            raise StoreError("connection reset")
+        return super().read(folder, name)
+
+
+async def test_an_outage_of_the_checkpoints_is_no_fault_of_a_version(
+    settings: Settings, publish: Publish, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connection, store = connect_async(redis_url, name="test-swap"), Remote(settings.checkpoints)
+    bench = Bench(settings, connection, store=store)
+    publish(settings.checkpoints, 1)
+    await bench.swapper.check()
+    store.down = True
+    publish(settings.checkpoints, 2)
+    for _ in range(3):
+        await bench.swapper.check()
+    store.down = False
+    (store.root / "lost").touch()  # it breaks off in the middle of a version
+    for _ in range(3):
+        await bench.swapper.check()
+    assert bench.version == 1
+    assert bench.value("agerank_swaps_total", result="refused") is None
+    assert capsys.readouterr().out.count("cannot be reached") == 1
+    (store.root / "lost").unlink()
+    await bench.swapper.check()
+    assert bench.version == 2
+    await connection.aclose()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service import checkpoints
+from service import checkpoints, deltas
 from service.checkpoints import LocalStore
 from service.events import Event, encode
 from service.streams import Entry, StreamNames
@@ -117,9 +117,9 @@ class Logged(NamedTuple):
 class Loop:
     """A guarded trainer with its publisher, and what is told of it."""
 
-    def __init__(self, world: Any, root: Path, bounds: Bounds = NARROW) -> None:
+    def __init__(self, world: Any, root: Path, bounds: Bounds = NARROW, full_every: int = 1, **given: Any) -> None:
         self.store, self.metrics = LocalStore(root), TrainerMetrics(CollectorRegistry())
-        self.trainer: Trainer = world.trainer()
+        self.trainer: Trainer = world.trainer(**given)
         graphs = {name: world.graph(strategy) for name, strategy in self.trainer.strategies.items()}
         self.publisher = Publisher(
             self.store,
@@ -128,6 +128,7 @@ class Loop:
             graphs=graphs,
             keep=2,
             guard=Guard(bounds),
+            full_every=full_every,
             refused=self.metrics.refused,
         )
 
@@ -244,3 +245,26 @@ def test_while_a_version_is_pinned_the_others_are_written_and_wait(
     checkpoints.set_current(loop.store, first)
     assert again.learn(better) == "published"
     assert checkpoints.current(loop.store) == again.trainer.learner.step
+
+
+def test_a_delta_that_is_refused_leaves_nothing_and_the_next_that_passes_holds_it_all(
+    world: Any, tmp_path: Path, good: list[Entry], garbage: list[list[Entry]], better: list[Entry], bits: Any
+) -> None:
+    loop = Loop(world, tmp_path, full_every=3, optimizer="sparse_adam")
+    loop.publisher.start(now_ms=0)
+    assert loop.learn(good) == "published"
+    served = checkpoints.current(loop.store)
+    assert [loop.learn(part) for part in garbage] == ["refused"] * 3
+    assert list(checkpoints.deltas(loop.store)) == [served]
+    (kept,) = checkpoints.versions(loop.store, refused=True)
+    assert kept > served == checkpoints.current(loop.store), "the second of the three was due in full"
+    loop.trainer.feed(better)  # a sparse optimizer takes longer to forget
+    assert loop.learn(closed(world, world.traffic(300, seed=11, start_ms=60_000), 70_000)) == "published"
+    found = checkpoints.load_manifest(loop.store, loop.trainer.learner.step)
+    assert found.base is not None
+    assert found.base.version == served
+    full, *later = checkpoints.chain(loop.store, found)
+    weights = checkpoints.load_weights(loop.store, full)
+    for one in later:
+        weights = deltas.apply(weights, checkpoints.load_delta(loop.store, one))
+    assert bits(weights) == bits(loop.trainer.weights())
