@@ -65,7 +65,7 @@ def test_so_do_the_networks_that_learn_from_them(method):
     ads = Batch(*(column[[0, 99]] for column in batch))
     first, second = torch.sigmoid(one.shape.logits(network, {}, state, ads).detach()).T
     if method == "bootstrap":
-        assert (second < 0.01).all()
+        assert second.median() < 0.005
         assert not (second > first + 0.001).any()
     else:
         assert (second > first + 0.005).any()
