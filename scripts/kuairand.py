@@ -15,12 +15,9 @@ from pyarrow import parquet
 
 from models.spec import FeatureSpec, Field, Side
 from scripts.history import Line, LogError, Logged, Skipped, featured, parsed, refuse_columns
+from scripts.kuairand_context import CONTEXT, Context, Row
 
-#: What is known of an impression before its outcome; the other columns would tell the model its own label.
-CONTEXT = ("tab",)
 KEYS = {"user": "user_id", "item": "video_id"}
-
-Row = dict[str, Any]
 
 
 def read_kuairand(paths: Sequence[Path], spec: FeatureSpec, skipped: Skipped) -> Iterator[Logged]:
@@ -40,14 +37,16 @@ def read_kuairand(paths: Sequence[Path], spec: FeatureSpec, skipped: Skipped) ->
     impressions, context = files["context"], featured(spec, "context")
     if late := {field.name for field in context} - {*CONTEXT}:
         raise LogError(f"context fields can be {', '.join(CONTEXT)}, not {', '.join(sorted(late))}: see docs/ingest.md")
-    refuse_columns(impressions, missing={"time_ms", "is_click", *CONTEXT} - _names(impressions))
+    refuse_columns(impressions, missing={"time_ms", "is_click", "tab"} - _names(impressions))
     users, videos = (_features(files[side], side, featured(spec, side)) for side in ("user", "item"))
+
+    known = Context()
 
     def parse(where: str, row: Row) -> Logged:
         user, video = row["user_id"], row["video_id"]
         own = {"time": row["time_ms"], "user_id": user, "item_id": video, "click": row["is_click"]}
         line = msgspec.convert(own, Line)
-        return line.logged(where, users.get(user, {}), _known(row, context), videos.get(video, {}))
+        return line.logged(where, users.get(user, {}), _known(known.of(row), context), videos.get(video, {}))
 
     yield from parsed(impressions, _distinct(impressions, skipped), parse, skipped)
 

@@ -58,7 +58,7 @@ def test_a_row_s_lot_depends_on_nothing_else(closed: list[Closed]) -> None:
 
 def test_what_is_measured_on_the_sample_is_what_the_log_says(world) -> None:
     """Of the impressions every one counts, and the progressive figures are those of the log, but for chance."""
-    log = world.entries(world.traffic(1_500), StreamNames("test", 2))
+    log = world.entries(world.traffic(700), StreamNames("test", 2))
     progress = {}
     for rate in (1.0, RATE):
         trainer, progress[rate] = world.trainer(negative_rate=rate), Progress()
