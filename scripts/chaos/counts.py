@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from scripts.bench.processes import Server
 from scripts.chaos.lives import joined, metrics
-from scripts.chaos.report import Found
+from scripts.chaos.report import ChaosError, Found
 from service.connections import connect
 from service.events import decode_event, decode_served
 from service.streams import FIELD, StreamNames
@@ -35,13 +35,24 @@ class Log(NamedTuple):
         """Records that the scorer wrote again because Redis died before it had said that it has them."""
         return len(self.served) - len(set(self.served))
 
-    def compared(self, accepted: Set[str]) -> Found:
+    def compared(self, accepted: Set[str], ranked: Set[str]) -> Found:
+        """With the ids of the events that were accepted, and of the requests that were ranked."""
         return {
             "logged": len(set(self.events)),
             "doubled": len(self.events) - len(set(self.events)),
             "missing": len(accepted - set(self.events)),
             "served_twice": self.served_twice,
+            "unrecorded": len(ranked - set(self.served)),
         }
+
+
+def written(serve: Server, *, patience_s: float) -> None:
+    """Waits until the scorer has written what it served. Raises ChaosError where that takes too long."""
+    deadline = time.monotonic() + patience_s
+    while metrics(serve.port).get(("agerank_served_queue_entries",)) != 0:
+        if time.monotonic() > deadline:
+            raise ChaosError(f"the scorer still has served records after {patience_s:g} s")
+        time.sleep(POLL_S)
 
 
 def learned(train: Server, log: Log, *, patience_s: float) -> Found:

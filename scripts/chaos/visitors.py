@@ -34,7 +34,8 @@ class Visitors:
         self._catalogue, self._free = Catalogue(seed=seed), asyncio.Semaphore(IN_FLIGHT)
         self._events: asyncio.Queue[dict[str, str]] = asyncio.Queue()
         self.failures: Counter[str] = Counter()  # of rankings
-        self.seconds: list[float] = []  # that each ranking took
+        self.seconds: list[float] = []  # that each answer took
+        self.ranked: set[str] = set()  # ids of requests
         self.results: Counter[str] = Counter()  # of events, as they were answered at last
         self.refused: Counter[str] = Counter()  # of reports, which were then sent again, by code
         self.accepted: set[str] = set()  # ids of events
@@ -73,6 +74,7 @@ class Visitors:
         if response.status_code != 200:
             self.failures[_code(response)] += 1
             return
+        self.ranked.add(request["request_id"])
         for item in response.json()["items"]:
             for kind in ("impression", "click") if self._draw.random() < _CTR else ("impression",):
                 event_id = f"{kind}-{number}-{item['id']}"

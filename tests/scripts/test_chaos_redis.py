@@ -22,7 +22,7 @@ def test_no_accepted_event_is_lost_while_redis_dies_and_stands_still() -> None:
 
 FINE = {
     "ranked": 9, "failed": 0, "events": 5, "logged": 5, "learned": 5,
-    "missing": 0, "doubled": 0, "rejected": 0, "gaps": 0, "dropped": 0,
+    "missing": 0, "doubled": 0, "rejected": 0, "gaps": 0, "dropped": 0, "unrecorded": 0,
 }  # fmt: skip
 
 
@@ -34,6 +34,7 @@ FINE = {
         ({"missing": 1}, False),
         ({"doubled": 1}, False),
         ({"dropped": 1}, False),
+        ({"unrecorded": 1}, False),
         ({"gaps": 1}, False),
         ({"rejected": 1}, False),
         ({"logged": 6}, False),
@@ -47,4 +48,5 @@ def test_what_breaks_the_promise(change: dict[str, int], expected: bool) -> None
 
 def test_what_is_missing_and_what_is_there_twice_is_counted() -> None:
     log = Log(events=["a", "b", "b"], served=["r-1", "r-1", "r-2"])
-    assert log.compared({"a", "c"}) == {"logged": 2, "doubled": 1, "missing": 1, "served_twice": 1}
+    expected = {"logged": 2, "doubled": 1, "missing": 1, "served_twice": 1, "unrecorded": 2}
+    assert log.compared({"a", "c"}, {"r-1", "r-3", "r-4"}) == expected
