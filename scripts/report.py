@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from models.evaluation.driver import Protocol
 from models.evaluation.loop import POINTS
 from models.evaluation.worlds.world import TUNING_SEEDS, check_seeds
 from models.registry import METHODS, build
@@ -22,7 +21,7 @@ from scripts.plots import Panel, svg
 from scripts.report_summary import Summary, cells, markdown, summary
 from scripts.report_tables import TABLES, Row
 from scripts.runs import Record, Results, revision, run_all
-from scripts.worlds import Life, scale_of
+from scripts.worlds import Learning, Life, Scale, scale_of
 
 WIDTH = 160  # characters, where no terminal says
 
@@ -40,11 +39,9 @@ def report(
     ] = TUNING_SEEDS.stop,
     only: Annotated[str, typer.Option(help="Labels of rows, separated by commas; the reference is always there.")] = "",
     visits: Annotated[int | None, typer.Option(min=1, help="Of each life. Default: the world's own scale.")] = None,
-    window: Annotated[
-        int | None,
-        typer.Option(min=1, help="After each update learn anew, from the newest so many examples. Default: each once."),
-    ] = None,
-    update_every: Annotated[int | None, typer.Option(min=1, help="Visits between updates.")] = None,
+    protocol: Annotated[
+        Learning, typer.Option(help="stream: each example is learned once. window: learned anew, as in the papers.")
+    ] = Learning.STREAM,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a CPU.")] = None,
     runs: Annotated[
         Path, typer.Option(help="JSON lines, one a finished run; runs that are in it are not repeated.")
@@ -56,8 +53,9 @@ def report(
     """Print a table of the papers with our own columns beside it.
 
     Every strategy lives alone in simulated worlds whose click probabilities are known, and learns from the clicks on
-    what it shows. All meet the same visits with the same luck, so their difference is compared seed by seed: the
-    interval is that of the mean paired difference, at 95 %.
+    what it shows: from a stream, as the service does, or anew from a window after every partition, as the papers did on
+    R6B. All meet the same visits with the same luck, so their difference is compared seed by seed: the interval is that
+    of the mean paired difference, at 95 %.
 
     An interrupted report goes on where it was: finished runs are in the file of --runs.
 
@@ -70,14 +68,11 @@ def report(
     rows, missing = _rows(table.rows, wanted)
     try:
         check_seeds(span, tuning=False)
-        scale = scale_of(chosen)
+        scale = scale_of(chosen, protocol)
+        scale = scale._replace(visits=visits or scale.visits)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    protocol = Protocol(warm_up=scale.warm_up, update_every=update_every or scale.update_every, window=window)
-    lives = [
-        Life(chosen, build(row.options["method"], row.options), seed, visits or scale.visits, protocol)
-        for row, seed in product(rows, span)
-    ]
+    lives = [Life(chosen, build(row.options["method"], row.options), seed, scale) for row, seed in product(rows, span)]
     quiet = as_json or as_markdown
     records = run_all(
         lives, title=which.value, processes=jobs or os.cpu_count() or 1, quiet=quiet, results=Results(runs)
@@ -85,13 +80,14 @@ def report(
     by_row = [records[first : first + seeds] for first in range(0, len(records), seeds)]
     entries = summary(table, rows, by_row)
     if plot:
-        plot.write_text(svg(_panels(entries, visits or scale.visits)))
+        plot.write_text(svg(_panels(entries, scale.visits)))
     if as_json:
         print(json.dumps(_document(which.value, chosen, span, by_row, entries), indent=1, allow_nan=False))
     elif as_markdown:
         print(markdown(*cells(table, entries)))
     else:
-        title = f"{table.title}: world {chosen}, {visits or scale.visits} visits, seeds {span.start} to {span.stop - 1}"
+        where = f"world {chosen}, {scale.visits} visits, {protocol} protocol"
+        title = f"{table.title}: {where}, seeds {span.start} to {span.stop - 1}"
         console = Console()
         # A file or a pipe is as wide as the table needs.
         width = console.width if console.is_terminal else WIDTH
@@ -122,8 +118,7 @@ def _document(
         "version": revision(),
         "world": world,
         "seeds": list(seeds),
-        "visits": life["visits"],
-        "protocol": life["protocol"],
+        **{name: life[name] for name in Scale._fields},
         "rows": list(entries),
     }
 

@@ -12,12 +12,11 @@ import optuna
 import typer
 from rich.console import Console
 
-from models.evaluation.driver import Protocol
 from models.evaluation.worlds.world import TUNING_SEEDS, check_seeds
 from models.registry import METHODS, Strategy, build
 from scripts.runs import Record, Results, revision, run_all
 from scripts.tune_spaces import WITHOUT_LAMBDA, ask
-from scripts.worlds import Life, scale_of
+from scripts.worlds import Learning, Life, Scale, scale_of
 
 GREEDY: dict[str, Any] = {"method": "greedy"}
 
@@ -34,6 +33,7 @@ def tune(
     budget: Annotated[
         float | None, typer.Option(help="Hold every trial to this share of changed slots: all cost the same.")
     ] = None,
+    learning: Annotated[Learning, typer.Option("--protocol", help="As of `agerank report`.")] = Learning.STREAM,
     study: Annotated[Path, typer.Option(help="SQLite file of the study; it goes on where it was.")] = Path(
         "agerank-tune.db"
     ),
@@ -57,12 +57,12 @@ def tune(
     span = range(first_seed, first_seed + seeds)
     try:
         check_seeds(span, tuning=True)
-        places = [(name, visits or scale_of(name).visits // 4) for name in worlds.split(",")]
+        places = [(name, _scale(name, learning, visits)) for name in worlds.split(",")]
         build(method, {"method": method, "budget": budget})
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     judge = _Judge(places, span, jobs or os.cpu_count() or 1, Results(runs), quiet=as_json)
-    name = f"{method} {worlds} seeds {span.start}-{span.stop - 1} visits {visits} budget {budget}"
+    name = f"{method} {worlds} {learning} seeds {span.start}-{span.stop - 1} visits {visits} budget {budget}"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     found = optuna.create_study(
         study_name=name,
@@ -84,11 +84,16 @@ def tune(
     _print(found, name, as_json=as_json)
 
 
+def _scale(world: str, learning: Learning, visits: int | None) -> Scale:
+    scale = scale_of(world, learning)
+    return scale._replace(visits=visits or scale.visits // 4)
+
+
 class _Judge:
     """Lives of a strategy and of greedy, in the same worlds."""
 
     def __init__(
-        self, places: Sequence[tuple[str, int]], seeds: range, processes: int, results: Results, *, quiet: bool
+        self, places: Sequence[tuple[str, Scale]], seeds: range, processes: int, results: Results, *, quiet: bool
     ) -> None:
         self._places, self._seeds, self._processes = places, seeds, processes
         self._results, self._quiet = results, quiet
@@ -102,11 +107,7 @@ class _Judge:
         return gains, statistics.fmean(one.result["changed"] for one in records)
 
     def _lives(self, strategy: Strategy) -> list[Record]:
-        lives = []
-        for (world, visits), seed in product(self._places, self._seeds):
-            scale = scale_of(world)
-            protocol = Protocol(warm_up=scale.warm_up, update_every=scale.update_every)
-            lives.append(Life(world, strategy, seed, visits, protocol))
+        lives = [Life(world, strategy, seed, scale) for (world, scale), seed in product(self._places, self._seeds)]
         return run_all(lives, title=strategy.name, processes=self._processes, quiet=self._quiet, results=self._results)
 
 

@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
+from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -29,25 +30,51 @@ WORLDS: dict[str, Callable[[int], World]] = {
 }
 
 
+class Learning(StrEnum):
+    """How strategies learn: each example once, or anew from a window after every partition."""
+
+    STREAM = "stream"
+    WINDOW = "window"
+
+
 class Scale(NamedTuple):
-    """How large a life is, by default: ours, chosen so that a table of 13 rows and 5 seeds is done within an hour."""
+    """How a life is led. Ours, chosen so that a table of 13 rows and 5 seeds is done within an hour on two cores."""
 
     visits: int
-    warm_up: int
-    update_every: int
+    protocol: Protocol
+    learning_rate: float = 0.003
+    warm_up_pace: float = 1.0
 
 
+def _stream(visits: int, warm_up: int, update_every: int) -> Scale:
+    """Every example is learned once, as the service does."""
+    return Scale(visits, Protocol(warm_up=warm_up, update_every=update_every))
+
+
+def _window(visits: int, window: int, update_every: int, pace: float = 1.0) -> Scale:
+    """As in papers.md: learned anew after each partition, from a window that begins as a log of random display.
+
+    The learning rate is that of [1]; its window of 80,000 and its batches of 64 are too slow for a table.
+
+    References:
+        [1] "Pluggable Deep Thompson Sampling", SDM 2023.
+    """
+    protocol = Protocol(warm_up=window, update_every=update_every, batch_size=256, window=window)
+    return Scale(visits, protocol, learning_rate=0.01, warm_up_pace=pace)
+
+
+#: World -> how it is lived in under Learning.STREAM and Learning.WINDOW.
 SCALES = {
-    "r6b": Scale(100_000, 2_000, 200),
-    "glm": Scale(5_000, 50, 10),
-    "ads_a": Scale(20_000, 1_000, 100),
-    "ads_b": Scale(40_000, 1_000, 100),
+    # Of 80,000 entries of R6B's log a strategy keeps one of 38: 2,100.
+    "r6b": (_stream(100_000, 2_000, 200), _window(80_000, 40_000, 2_100, pace=1 / 38)),
+    "glm": (_stream(5_000, 50, 10), _window(5_000, 500, 100)),
+    "ads_a": (_stream(20_000, 1_000, 100), _window(20_000, 5_000, 1_000)),
+    "ads_b": (_stream(40_000, 1_000, 100), _window(40_000, 10_000, 1_000)),
 }
-FILE_SCALE = Scale(60_000, 1_000, 100)  # of a world from a file
+FILE_SCALES = _stream(60_000, 1_000, 100), _window(60_000, 15_000, 1_500)  # of a world from a file
 
 #: Ours, for all worlds alike: small, and fast to learn.
 NETWORK = NetworkConfig(hidden=(64, 32), initial_ctr=0.04)
-LEARNING_RATE = 0.003
 
 
 def open_world(name: str, seed: int) -> World:
@@ -65,11 +92,12 @@ def open_world(name: str, seed: int) -> World:
     return FittedWorld(load_fit(Path(name)), seed=seed)
 
 
-def scale_of(name: str) -> Scale:
+def scale_of(name: str, learning: Learning) -> Scale:
     """The default scale of a world. Raises ValueError like `open_world`."""
     if name not in WORLDS:
         load_fit(Path(name))
-    return SCALES.get(name, FILE_SCALE)
+    stream, window = SCALES.get(name, FILE_SCALES)
+    return window if learning is Learning.WINDOW else stream
 
 
 def save_fit(fit: Fit, path: Path) -> None:
@@ -97,8 +125,7 @@ class Life(NamedTuple):
     world: str
     strategy: Strategy
     seed: int
-    visits: int
-    protocol: Protocol
+    scale: Scale
 
     @property
     def settings(self) -> Row:
@@ -106,8 +133,8 @@ class Life(NamedTuple):
             "world": Path(self.world).name,
             "strategy": strategy_settings(self.strategy),
             "seed": self.seed,
-            "visits": self.visits,
-            "protocol": asdict(self.protocol),
+            **self.scale._asdict(),
+            "protocol": asdict(self.scale.protocol),
         }
 
     def __call__(self, follow: Follow) -> Row:
@@ -117,15 +144,16 @@ class Life(NamedTuple):
         def make(round_: int) -> Learner:
             network = ClickNetwork(world.spec, NETWORK)
             seed = self.seed + 1_000 * round_  # no other life begins with these weights
-            return Learner(network, learning_rate=LEARNING_RATE, seed=seed, beliefs=learned)
+            return Learner(network, learning_rate=self.scale.learning_rate, seed=seed, beliefs=learned)
 
         found = run(
             world,
             strategy=self.strategy,
             make=make,
             seed=self.seed,
-            visits=self.visits,
-            protocol=self.protocol,
+            visits=self.scale.visits,
+            protocol=self.scale.protocol,
+            warm_up_pace=self.scale.warm_up_pace,
             follow=follow,
         )
         return found.row()

@@ -86,6 +86,7 @@ def run(
     seed: int,
     visits: int,
     protocol: Protocol,
+    warm_up_pace: float = 1.0,
     crossing: Crossing | None = None,
     follow: Callable[[float], None] = lambda share: None,
 ) -> Result:
@@ -98,6 +99,7 @@ def run(
         seed: of the strategy's noise and of the random display of the warm-up.
         visits: after the warm-up.
         protocol: of the loop.
+        warm_up_pace: see `World.visits`, of the visits of the warm-up.
         crossing: when an item has left its exploration phase.
         follow: is told now and then which share is done.
     """
@@ -105,7 +107,7 @@ def run(
     generator = np.random.default_rng([seed, 4])
     total = protocol.warm_up + visits
     for size in _sizes(protocol.warm_up, protocol.update_every):
-        scene = world.visits(size)
+        scene = world.visits(size, pace=warm_up_pace)
         start = scene.visits.start
         pool = np.diff(np.append(start, len(scene.visits.item)))
         driver.learn(_examples(scene, start + generator.integers(pool)))

@@ -121,3 +121,11 @@ def test_a_file_that_is_no_world_is_refused(invoke: Invoke, tmp_path: Path) -> N
     done = invoke("glm", "--world", tmp_path / "world.npz", *SMALL)
     assert done.exit_code == 2
     assert "is not a file of" in " ".join(done.stderr.replace("\u2502", " ").split())
+
+
+def test_strategies_may_learn_anew_from_a_window(invoke: Invoke, runs: Path) -> None:
+    done = invoke("glm", *SMALL, "--only", "greedy", "--protocol", "window", "--json")
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document["protocol"]["window"] == document["protocol"]["warm_up"] == 500
+    assert json.loads(runs.read_text().splitlines()[-1])["settings"]["protocol"]["window"] == 500

@@ -115,13 +115,14 @@ class AdWorld:
         self._worth = np.empty(0)  # (ads,) log odds that nobody's taste and no swing changes
         self._style = np.empty((0, rank))  # (ads, rank)
 
-    def visits(self, count: int) -> Scene:
+    def visits(self, count: int, *, pace: float = 1.0) -> Scene:
         """See `World`."""
-        time, luck = self._arrivals.next(count)
+        number = self._arrivals.count + np.arange(count)
+        time, luck = self._arrivals.next(count, pace)
         present, first = self._lives.present(time)
         self._bear(self._lives.needed(float(time[-1])))
         user = self._arrivals.user.integers(len(self._taste), size=count)
-        present &= self._open(time, first + np.arange(present.shape[1]))
+        present &= self._open(number, first + np.arange(present.shape[1]))
         born = slice(first, first + present.shape[1])
         angle = 2.0 * math.pi * time[:, None] / self._period + self._phase[self._ad_value[born, _CATEGORY]]
         logit = self._base + self._worth[born] + self._taste[user] @ self._style[born].T + self._swing * np.sin(angle)

@@ -68,10 +68,10 @@ class FittedWorld:
         self._order = np.concatenate([np.arange(*span) for span in zip(first, last, strict=True)])  # (N,)
         self._context = _contexts(self.spec, fit.user_codes)
 
-    def visits(self, count: int) -> Scene:
+    def visits(self, count: int, *, pace: float = 1.0) -> Scene:
         """See `World`."""
         fit = self._fit
-        time, luck = self._arrivals.next(count)
+        time, luck = self._arrivals.next(count, pace)
         present, first = self._lives.present(time)
         self._bear(self._lives.needed(float(time[-1])))
         user = self._arrivals.user.choice(len(fit.user_share), count, p=fit.user_share)

@@ -49,7 +49,7 @@ class GlmWorld:
         features = [dict(zip(ATTRIBUTES, row, strict=True)) for row in value.tolist()]
         self.items.add([f"action-{number}" for number in range(actions)], features)
 
-    def visits(self, count: int) -> Scene:
+    def visits(self, count: int, *, pace: float = 1.0) -> Scene:
         """See `World`."""
         actions = len(self._p_click)
         visits = Visits(
@@ -58,5 +58,5 @@ class GlmWorld:
             np.repeat(np.arange(count), actions),
             np.tile(np.arange(actions), count),
         )
-        _, luck = self._arrivals.next(count)
+        _, luck = self._arrivals.next(count, pace)
         return Scene(visits, np.zeros(count, dtype=np.int64), np.tile(self._p_click, count), luck)

@@ -115,11 +115,11 @@ class R6bWorld:
             click_probability=p_click,
         )
 
-    def visits(self, count: int) -> Scene:
-        """See `World`: the next `count` users, one every interval."""
-        number, luck = self._arrivals.next(count)
+    def visits(self, count: int, *, pace: float = 1.0) -> Scene:
+        """See `World`: users come every interval_s."""
+        time, luck = self._arrivals.next(count, pace)
         user = self._arrivals.user.integers(len(self._features), size=count)
-        visit, item, p_click = self._meet(self._interval_s * number, user)
+        visit, item, p_click = self._meet(self._interval_s * time, user)
         index, weight = self._contexts()
         return Scene(Visits(index[user], weight[user], visit, item), user, p_click, luck)
 

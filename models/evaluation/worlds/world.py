@@ -38,8 +38,13 @@ class World(Protocol):
     spec: FeatureSpec
     items: Items
 
-    def visits(self, count: int) -> Scene:
-        """The next `count` visits."""
+    def visits(self, count: int, *, pace: float = 1.0) -> Scene:
+        """The next `count` visits.
+
+        Args:
+            pace: time that passes between two of them, in intervals of the world. A replay keeps one of |A| logged
+                visits, and a world's visits are those that were kept; its log is |A| times as dense.
+        """
         ...
 
 
@@ -49,13 +54,15 @@ class Arrivals:
     def __init__(self, seed: int) -> None:
         self.user = np.random.default_rng([seed, 0])
         self._luck = np.random.default_rng([seed, 4])
-        self._visits = 0
+        self._time = 0.0
+        self.count = 0  # visits so far
 
-    def next(self, count: int) -> tuple[Array, Array]:
-        """(numbers of the next `count` visits, (V,) int64, and their luck, (V,) float64)."""
-        number = np.arange(self._visits, self._visits + count)
-        self._visits += count
-        return number, self._luck.random(count)
+    def next(self, count: int, pace: float) -> tuple[Array, Array]:
+        """(times of the next `count` visits in intervals, ascending, and their luck), (V,) float64 each."""
+        time = self._time + pace * np.arange(count)
+        self._time += pace * count
+        self.count += count
+        return time, self._luck.random(count)
 
 
 def report_seeds(count: int) -> range:

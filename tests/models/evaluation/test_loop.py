@@ -142,8 +142,8 @@ class TwoArms:
         self._of = GlmWorld(seed=0, actions=2)
         self.spec, self.items = self._of.spec, self._of.items
 
-    def visits(self, count: int) -> Scene:
-        scene = self._of.visits(count)
+    def visits(self, count: int, *, pace: float = 1.0) -> Scene:
+        scene = self._of.visits(count, pace=pace)
         return scene._replace(p_click=np.tile([0.1, 0.6], count))
 
 

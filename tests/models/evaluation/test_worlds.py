@@ -166,3 +166,12 @@ def test_seeds_for_tuning_and_for_reports_are_never_mixed() -> None:
         check_seeds(range(99, 101), tuning=True)
     with pytest.raises(ValueError, match="for tuning"):
         check_seeds(range(99, 101), tuning=False)
+
+
+def test_at_a_slow_pace_time_hardly_passes() -> None:
+    """The warm-up of a replay: its log is as many times denser as there are candidates."""
+    fast, slow = WORLDS["fitted"](2), WORLDS["fitted"](2)
+    for world, pace in ((fast, 1.0), (slow, 0.01)):
+        first = set(world.visits(100, pace=pace).visits.item.tolist())
+        last = set(world.visits(1_000, pace=pace).visits.item.tolist())
+        assert (len(last - first) > 20) == (pace == 1.0)
