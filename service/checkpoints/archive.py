@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from models.types import Array
-from service.checkpoints.manifest import Manifest, decode, encode, seal
+from service.checkpoints.manifest import Base, Manifest, decode, encode, seal
 from service.checkpoints.pointer import current
 from service.checkpoints.store import LAST, Store
 from service.errors import CheckpointError
@@ -105,10 +105,10 @@ def chain(store: Store, found: Manifest, *, known: Manifest | None = None) -> li
     Raises CheckpointError: like `load_manifest`, and base_changed.
     """
     links = [found]
-    while (base := links[0].base) and not (known and (known.version, known.digest) == (base.version, base.digest)):
+    while (base := links[0].base) and not (known and _is(known, base)):
         folder = _folder(base.full, False) if base.version == base.full else _delta_folder(base.full, base.version)
         below = _manifest(store, folder)
-        if below.digest != base.digest or below.version >= links[0].version:
+        if not _is(below, base) or below.version >= links[0].version:
             raise CheckpointError("base_changed", f"{store}/{folder} is not what version {links[0].version} rests on")
         links.insert(0, below)
     return links
@@ -226,6 +226,10 @@ def _load(store: Store, found: Manifest, name: str) -> dict[str, Array]:
         return safetensors.load(read(store, found, name))
     except SafetensorError as error:
         raise CheckpointError("unreadable_file", f"version {found.version}, {name}: {error}") from None
+
+
+def _is(found: Manifest, base: Base) -> bool:
+    return found.version == base.version and base.digest in (found.digest, found.twin)
 
 
 def _home(found: Manifest) -> str:

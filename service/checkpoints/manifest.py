@@ -49,6 +49,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     click_times_ms: list[int]  # of clicks learned since the version before (at most 1,000), for click_to_serving
     refused: str = ""  # why the guard kept it aside, "code: detail"; "" for a version that may serve
     base: Base | None = None  # of a delta version; None: a full one
+    twin: str = ""  # digest of the delta version of the same number, as which a full one was published before
     bytes: int = 0  # of all files but this one; written by `seal`
     files: dict[str, str] = {}  # name -> sha256; written by `seal`
     digest: str = ""  # sha256 of this document with digest empty; written by `seal`

@@ -63,6 +63,7 @@ class Publisher:
         self.refusal: Refusal | None = None
         self.serves, self.behind, self.whole = False, False, True
         self._full_every, self._left = full_every, 0  # deltas until the next full version
+        self._owed = False  # that version, which serves as a delta already
         self._base: Manifest | None = None  # on which the next delta rests
         self._ahead = -1  # version of a delta that serves, and that we have not reached again
         self._knows_rows = trainer.learner.touched() is not None
@@ -103,7 +104,8 @@ class Publisher:
         """Writes the trainer's state as a version, and makes that the current one.
 
         Not where the guard refuses it: then a full version is kept aside, for the trainer to continue from and for
-        people to look at, and a delta is not written. Nor where the current version knows more, or is pinned.
+        people to look at, and a delta is not written. Nor where the current version knows more, or is pinned. Where a
+        full version is due that can serve, a delta serves first, and `complete` writes the full one.
 
         Args:
             progress: since the version before.
@@ -118,37 +120,52 @@ class Publisher:
             OSError: it cannot be written.
         """
         trainer, full = self._trainer, whole or self.full_is_due
-        arrays = _finite(trainer.weights() if full else trainer.delta() or {})
         self.refusal, self.behind = self.guard.judge(), trainer.learner.step <= self._ahead
-        self.serves = False
-        manifest = draft(trainer, progress, spec=self._spec, now_ms=now_ms)
-        if not full and (self.refusal or self.behind):
+        serve = not self.refusal and not self.behind
+        self.serves, self._owed = False, False
+        if not full and not serve:
             self._left -= 1
             return None
-        manifest = self._save(manifest, arrays) if full else self._save_delta(manifest, arrays)
-        self.whole, self._left = full, (self._full_every if full else self._left) - 1
+        manifest = draft(trainer, progress, spec=self._spec, now_ms=now_ms)
+        if serve and not whole and self._base and self._knows_rows:
+            manifest = self._save_delta(manifest, self._base)
+            self.whole, self._left, self._owed = False, max(self._left - 1, 0), full
+        else:
+            manifest = self._save(msgspec.structs.replace(manifest, refused=": ".join(self.refusal or ())))
         if not self.refusal:
             self._base = manifest
             trainer.settle()
-            self.serves = not self.behind and checkpoints.advance(self._store, manifest)
+            self.serves = serve and checkpoints.advance(self._store, manifest)
         return manifest
 
-    def _save(self, manifest: Manifest, weights: Mapping[str, Array]) -> Manifest:
-        return checkpoints.save(
+    def complete(self) -> Manifest | None:
+        """Writes what was just published as a full version, too, if one is due: it serves already, and sooner.
+
+        Raises like `publish`.
+        """
+        if not self._owed or self._base is None:
+            return None
+        self._base = self._save(msgspec.structs.replace(self._base, base=None, twin=self._base.digest))
+        return self._base
+
+    def _save(self, manifest: Manifest) -> Manifest:
+        saved = checkpoints.save(
             self._store,
-            msgspec.structs.replace(manifest, refused=": ".join(self.refusal or ())),
-            weights=weights,
+            manifest,
+            weights=_finite(self._trainer.weights()),
             state=self._trainer.state() | self.guard.state(),
             golden=golden(self._trainer),
             graphs=self._graphs,
             keep=self._keep,
         )
+        self.whole, self._left, self._owed = True, self._full_every - 1, False
+        return saved
 
-    def _save_delta(self, manifest: Manifest, delta: Mapping[str, Array]) -> Manifest:
-        below = self._base
-        assert below is not None, "a full version was due"
-        base = Base(version=below.version, digest=below.digest, full=below.base.full if below.base else below.version)
+    def _save_delta(self, manifest: Manifest, below: Manifest) -> Manifest:
+        full = below.base.full if below.base else below.version
+        base = Base(version=below.version, digest=below.twin or below.digest, full=full)
         manifest = msgspec.structs.replace(manifest, base=base)
+        delta = _finite(self._trainer.delta() or {})
         return checkpoints.save_delta(self._store, manifest, delta=delta, golden=golden(self._trainer))
 
     def _resume(self) -> Manifest | None:

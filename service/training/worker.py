@@ -156,27 +156,33 @@ class Worker:
             full: it is to be a full version.
             whole: even if it is not time for one: a restart shall have nothing to learn again.
         """
-        self._published_s, started = self._clock(), time.perf_counter()
+        self._published_s = self._clock()
         if full:
             self._trainer.collect()
         if self._trainer.ranks.rank:
             self._unpublished = Progress()
             return
+        publisher, now_ms = self._publisher, self._now_ms()
         try:
-            manifest = self._publisher.publish(self._unpublished, now_ms=self._now_ms(), whole=whole)
+            manifest = self._write(lambda: publisher.publish(self._unpublished, now_ms=now_ms, whole=whole))
+            self._unpublished = Progress()
+            tell(self._metrics, publisher, manifest)
+            if manifest and publisher.serves:
+                self._announce(manifest)
+            self._write(publisher.complete)
         except (OSError, CheckpointError) as error:
             self._metrics.publishes.labels("failed").inc()
             _log.error("version not published", version=self._trainer.learner.step, error=str(error))
             if isinstance(error, CheckpointError):  # neither weights that diverged nor a lost lane come back
                 raise
-            return
+
+    def _write(self, version: Callable[[], Manifest | None]) -> Manifest | None:
+        started = time.perf_counter()
+        manifest = version()
         if manifest:
             self._metrics.publish_seconds.labels(manifest.kind).observe(time.perf_counter() - started)
             self._metrics.published_bytes.labels(manifest.kind).inc(manifest.bytes)
-        self._unpublished = Progress()
-        tell(self._metrics, self._publisher, manifest)
-        if manifest and self._publisher.serves:
-            self._announce(manifest)
+        return manifest
 
     def _announce(self, manifest: Manifest) -> None:
         """Wakes the scorers. They would find the version anyway, so a failure is only noted."""

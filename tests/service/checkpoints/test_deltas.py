@@ -67,6 +67,18 @@ def test_a_full_version_goes_before_a_delta_of_its_number(place: Any, kit: Any, 
     ]  # the delta still stands
 
 
+def test_a_full_version_may_take_the_place_of_its_twin(place: Any, kit: Any, links: list[Manifest]) -> None:
+    """Whoever has the delta needs not the full version of the same weights, to go on from there."""
+    twin = kit.save(place.store, 15, draft=kit.manifest(15, twin=links[2].digest))
+    base = Base(version=15, digest=links[2].digest, full=15)
+    found = checkpoints.save_delta(place.store, kit.manifest(20, base=base), delta=DELTA, golden=kit.golden)
+    assert checkpoints.chain(place.again, found) == [twin, found]
+    for known in (links[2], twin):
+        assert checkpoints.chain(place.again, found, known=known) == [found]
+    kit.save(place.store, 15)  # no twin of anybody
+    assert checkpoints.deltas(place.again) == {12: 10, 15: 10}
+
+
 def test_a_base_that_is_another_now_is_refused(place: Any, kit: Any, links: list[Manifest]) -> None:
     other = msgspec.structs.replace(links[1], digest="0" * 64)
     found = save_delta(kit, place.store, 20, other)

@@ -54,7 +54,9 @@ class Run:
     def publish(self, part: Sequence[Entry], **options: bool) -> Manifest | None:
         progress = Progress()
         progress.add(self.trainer.feed(part))
-        return self.publisher.publish(progress, now_ms=2, **options)
+        manifest = self.publisher.publish(progress, now_ms=2, **options)
+        self.completed = self.publisher.complete()
+        return manifest
 
     def read(self, entries: Sequence[Entry]) -> int:
         """How many of them it has been fed."""
@@ -86,18 +88,29 @@ def content(store: LocalStore, version: int | None) -> dict[str, np.ndarray]:
     return weights
 
 
-def test_a_full_version_and_deltas_by_turns(world, parts, bits, tmp_path: Path) -> None:
+def test_deltas_and_now_and_then_a_full_version_beside_one(world, parts, bits, tmp_path: Path) -> None:
     run = Run(world, tmp_path)
-    kinds = [run.first.kind]
+    kinds, older = [run.first.kind], run.first
     for part in parts[:6]:
         manifest = run.publish(part)
         assert manifest is not None
         kinds.append(manifest.kind)
         assert run.current == manifest.version
         assert bits(content(run.store, run.current)) == bits(run.trainer.weights())
-        assert (run.publisher.serves, run.publisher.whole) == (True, manifest.kind == "full")
-        assert 0 < manifest.bytes == sum(one.stat().st_size for one in files(tmp_path, manifest))
-    assert kinds == ["full", "delta", "delta", "full", "delta", "delta", "full"]
+        assert (run.publisher.serves, run.publisher.whole) == (True, run.completed is not None)
+        for one in (manifest, run.completed) if run.completed else (manifest,):
+            assert 0 < one.bytes == sum(file.stat().st_size for file in files(tmp_path, one))
+        # A scorer that has the version before needs nothing but this delta.
+        assert checkpoints.chain(run.store, manifest, known=older) == [manifest]
+        older = manifest
+    assert kinds == ["full", *["delta"] * 6]
+    first, *fulls = checkpoints.versions(run.store)
+    assert first == 0
+    assert fulls == list(checkpoints.deltas(run.store))[2::3]  # the third of three
+    for version in fulls:
+        full = checkpoints.load_manifest(run.store, version)
+        assert full.kind == "full"
+        assert bits(checkpoints.load_weights(run.store, full)).keys() == bits(run.trainer.weights()).keys()
 
 
 def files(root: Path, manifest: Manifest) -> set[Path]:
