@@ -108,6 +108,7 @@ class LogReader:
         names: whose inputs are read.
         owns: which partitions' inputs, None for all.
         count: most entries fetched from one stream at a time.
+        size: and about most bytes, where entries are as large as those before.
         redated: is told of streams and how many of their entries came back from the future (see `service.redating`).
     """
 
@@ -118,9 +119,11 @@ class LogReader:
         *,
         owns: Callable[[int], bool] | None = None,
         count: int = 1_000,
+        size: int = 64 * 2**20,
         redated: Callable[[str, int], None] | None = None,
     ) -> None:
-        self._client, self._count, self._tell = client, count, redated
+        self._client, self._tell, self._most, self._size = client, redated, count, size
+        self._count, self._largest = count, 0  # bytes
         self._redated_ms: dict[str, int] = {}  # when that was last done
         self.streams = [one for one in names.inputs if owns is None or owns(partition_of(one))]
         self._groups = clusters.together(client, self.streams)
@@ -157,9 +160,12 @@ class LogReader:
         now_ms: dict[str, int] = {}
         found: dict[str, list[Entry]] = {}
         after = {stream: positions.get(stream, START) for stream in self.streams}
+        # All of it is in memory before it can be known to be junk.
+        self._count = min(max(self._size // max(self._largest, 1), 1), self._most)
         for streams, time_ms, reply in clusters.fetch(self._client, self._groups, after, count=self._count):
             now_ms |= dict.fromkeys(streams, time_ms)
             found |= entries_of(reply)
+        self._largest = max((len(one.payload) for entries in found.values() for one in entries), default=0)
         return now_ms, found
 
     def _redated(self, positions: Mapping[str, str], now: Mapping[str, int], found: Mapping[str, list[Entry]]) -> bool:

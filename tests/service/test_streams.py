@@ -156,6 +156,19 @@ def test_an_entry_ahead_of_the_clock_waits_without_a_storm_and_blocks_no_other(
     assert client.info("commandstats")["cmdstat_xread"]["calls"] - before <= 5
 
 
+def test_large_entries_are_fetched_a_few_at_a_time_and_small_ones_again_many(
+    client: redis.Redis, names: StreamNames
+) -> None:
+    stream = names.inputs[0]
+    append_batch(client, [(stream, bytes(size), None) for size in [10] * 30 + [1_000] * 20 + [10] * 40])
+    reader, positions, chunks = LogReader(client, names, count=20, size=5_000), {}, []
+    while chunk := reader.read(positions, block_ms=50):
+        chunks.append([len(entry.payload) for entry in chunk])
+        positions |= {entry.stream: entry.position for entry in chunk}
+    assert sum(chunks, []) == [10] * 30 + [1_000] * 20 + [10] * 40
+    assert [len(chunk) for chunk in chunks] == [20, 20, 5, 5, 5, 20, 15]
+
+
 def test_an_entry_without_the_field_is_there_with_nothing_in_it(client: redis.Redis, names: StreamNames) -> None:
     client.xadd(names.inputs[0], {"other": b"x"})
     assert [entry.payload for entry in LogReader(client, names).read({}, block_ms=1_000)] == [b""]
