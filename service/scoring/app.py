@@ -6,18 +6,16 @@ import math
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib import metadata
 from typing import Any
 
-import structlog
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
-from starlette.applications import Starlette
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from service import logs
 from service.checkpoints import Store, open_store
@@ -34,12 +32,14 @@ from service.scoring.feedback import Feedback
 from service.scoring.guard import Guard
 from service.scoring.item_edits import ItemEdits
 from service.scoring.item_feed import ItemFeed
+from service.scoring.layers import Layered
 from service.scoring.loading import load
 from service.scoring.outbox import Outbox
 from service.scoring.ranker import Ranker
 from service.scoring.ranking import Loaded
 from service.scoring.shortcut import Shortcut
 from service.scoring.swap import Swapper
+from service.scoring.tasks import running
 from service.settings import Settings, SettingsError
 from service.streams import StreamNames
 from service.telemetry import ScorerMetrics
@@ -53,14 +53,12 @@ MAX_HEAD_BYTES = 64 * 1024
 #: A request waits at most so long for a thread that loads a version to let go of the interpreter; Python's own is 5 ms.
 SWITCH_S = 0.0005
 
-_log = structlog.get_logger()
-
 
 def create_app(settings: Settings) -> FastAPI:
     """The app. It touches nothing outside before its lifespan begins."""
     metrics = ScorerMetrics(CollectorRegistry())
     ProcessCollector(registry=metrics.registry)
-    app = _App(
+    app = Layered(
         partial(_layers, settings, metrics),
         title="agerank",
         description="Ranks candidates, explores inside the click model, learns from the clicks.",
@@ -75,23 +73,6 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     return app
-
-
-class _App(FastAPI):
-    """FastAPI within layers of our own: `add_middleware` would put them below some of the framework's."""
-
-    def __init__(self, layers: Callable[[ASGIApp], ASGIApp], **given: Any) -> None:
-        super().__init__(**given)
-        self._layers = layers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":  # FastAPI looks each time whether somebody traces it
-            await Starlette.__call__(self, scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
-
-    def build_middleware_stack(self) -> ASGIApp:
-        return self._layers(super().build_middleware_stack())
 
 
 def _layers(settings: Settings, metrics: ScorerMetrics, app: ASGIApp) -> ASGIApp:
@@ -224,13 +205,8 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
             max_body_bytes=settings.max_body_bytes,
         )
         if settings.admin_token:
-            admin = Admin(
-                store=store,
-                lane=settings.lane,
-                client=client,
-                names=names,
-                maxlen=settings.stream_max_entries,
-            )
+            maxlen = settings.stream_max_entries
+            admin = Admin(store=store, lane=settings.lane, client=client, names=names, maxlen=maxlen)
             app = create_admin(admin, settings.admin_token.get_secret_value())
             grace_s = math.ceil(settings.shutdown_grace_s)
             port = listening(app, settings.admin_host, settings.admin_port, _limits(settings), grace_s=grace_s)
@@ -272,22 +248,3 @@ async def _embedded(settings: Settings, stack: AsyncExitStack) -> str:
     server = await asyncio.to_thread(connect_or_start, settings.data_dir / "redis")
     stack.push_async_callback(asyncio.to_thread, server.stop)
     return server.url
-
-
-@asynccontextmanager
-async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """A task of the process. One that ends by itself is a fault: it is logged, not hidden until shutdown."""
-    task = asyncio.create_task(work)
-    task.add_done_callback(_report)
-    try:
-        yield
-    finally:
-        while not task.done():
-            # Once is not enough: before Python 3.12 wait_for, in which redis-py sends, may swallow a cancellation.
-            task.cancel()
-            await asyncio.wait([task], timeout=0.1)
-
-
-def _report(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and task.exception():
-        _log.critical("a task of the scorer ended", task=task.get_coro(), exc_info=task.exception())

@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry
 from models.features import Encoder
 from models.spec import FeatureSpec
 from service.connections import connect_async
-from service.scoring.app import running
 from service.scoring.catalog import Catalog
 from service.scoring.item_feed import ItemFeed
 from service.scoring.items import ItemStore
+from service.scoring.tasks import running
 from service.streams import StreamNames
 from service.telemetry import ScorerMetrics
 from service.valkey import EmbeddedServer

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from service import events
 from service.connections import connect_async
 from service.events import Served
-from service.scoring.app import running
 from service.scoring.outbox import BATCH, Outbox
+from service.scoring.tasks import running
 from service.streams import StreamNames
 from service.telemetry import ScorerMetrics
 from service.valkey import EmbeddedServer

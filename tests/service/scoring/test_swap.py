@@ -18,7 +18,6 @@ from service.appends import append_batch
 from service.checkpoints import LocalStore, Manifest, StoreError
 from service.connections import connect_async
 from service.events import Announcement
-from service.scoring.app import running
 from service.scoring.catalog import Catalog
 from service.scoring.experiments import Traffic
 from service.scoring.item_feed import ItemFeed
@@ -27,6 +26,7 @@ from service.scoring.outbox import Outbox
 from service.scoring.ranker import Ranker
 from service.scoring.ranking import Loaded
 from service.scoring.swap import Swapper
+from service.scoring.tasks import running
 from service.settings import Settings
 from service.streams import StreamNames
 from service.telemetry import ScorerMetrics
