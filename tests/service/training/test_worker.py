@@ -146,6 +146,9 @@ def test_what_it_did_can_be_seen(world, running: Running, names: StreamNames) ->
     assert running.sample("agerank_trainer_log_up") == 1
     seen = [len(one.p) for outcome in running.outcomes for one in outcome.predictions]
     assert sum(seen) == progress.examples
+    append_batch(running.client, [(names.inputs[1], b"", f"{(int(time.time()) + 10**6) * 1000}-0")])
+    running.burst()
+    assert running.sample("agerank_stream_redated_total", stream=names.inputs[1]) == 1
 
 
 def test_it_publishes_as_it_goes(world, tmp_path: Path, client: redis.Redis, names: StreamNames, wait_until) -> None:
