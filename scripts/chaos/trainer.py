@@ -29,13 +29,15 @@ from service.valkey import EmbeddedServer
 PARTITIONS = 3
 NAMES = StreamNames("chaos", PARTITIONS)
 APPENDED = 1_000  # entries at a time
-PATIENCE_S = 5.0  # for the moment to strike; one with nothing left to learn publishes nothing
+START_S = 60.0  # for a trainer to announce the version that it goes on from
+PATIENCE_S = 5.0  # from there on for the moment to strike; one with nothing left to learn publishes nothing
 NEVER_S = 1e8
 
 TITLES = {
     "kills": "kills with SIGKILL",
     "phases": "while it was",
     "restarts": "restarts",
+    "resumed": "of them from a version that had learned something",
     "versions": "versions published",
     "events": "events in the log",
     "repeated": "entries sent twice",
@@ -90,7 +92,8 @@ def trainer(
     A trainer here is a fork of a process that has imported torch, which saves three seconds a start and nothing else:
     it is a process of its own, with its own lock and connections, and SIGKILL leaves it as dead as any.
 
-    Exits with 1 where a bit differs or a death left no version to serve. 200 kills take about ten minutes.
+    Exits with 1 where a bit differs, a death left no version to serve, or no restart had anything to go on from. 200
+    kills take about ten minutes.
     """
     with failing(), bar("trainers", kills + 2) as advance:
         found = run(kills=kills, events=events, full_every=full_every, seed=seed, advance=advance)
@@ -100,7 +103,7 @@ def trainer(
 
 def holds(found: Found) -> bool:
     """Whether the promise does."""
-    return bool(found["equal"] and not found["unusable"])
+    return bool(found["equal"] and not found["unusable"] and found["resumed"])
 
 
 def run(*, kills: int, events: int, full_every: int, seed: int, advance: Advance) -> Found:
@@ -113,6 +116,7 @@ def run(*, kills: int, events: int, full_every: int, seed: int, advance: Advance
         client = stack.enter_context(connect(server.url, name="agerank-chaos"))
         lane = _Lane(folder / "killed", server.url, client, full_every)
         killed = _killed(lane, log.entries, kills, draw, advance)
+        resumed = killed.resumed + lane.has_learned()
         lane.finish()
         versions = lane.watch.announcements()
         advance("the last one has read the log")
@@ -125,6 +129,7 @@ def run(*, kills: int, events: int, full_every: int, seed: int, advance: Advance
             "kills": kills,
             "phases": dict(killed.phases),
             "restarts": kills,
+            "resumed": resumed,
             "versions": versions,
             "join": join,
             "steps": checkpoints.current(alone.store),
@@ -175,6 +180,10 @@ class _Lane:
             "trainer_port": 0,
         }
 
+    def has_learned(self) -> bool:
+        """Whether the next one will find a version to go on from, and not only the first."""
+        return bool(self.watch.newest())
+
     def begin(self) -> Life:
         return Life(self._folder, self._settings)
 
@@ -192,6 +201,7 @@ class _Killed(NamedTuple):
 
     phases: Counter[str]
     unusable: int
+    resumed: int
 
 
 def _killed(lane: _Lane, entries: Sequence[Entry], kills: int, draw: random.Random, advance: Advance) -> _Killed:
@@ -199,9 +209,10 @@ def _killed(lane: _Lane, entries: Sequence[Entry], kills: int, draw: random.Rand
     size = len(entries) // (2 * kills + 1)
     parts = iter([entries[start : start + size] for start in range(0, 2 * kills * size, size)])
     phases: Counter[str] = Counter()
-    unusable = 0
+    unusable = resumed = 0
     for _ in range(kills):
         _append(lane.client, next(parts))
+        resumed += lane.has_learned()
         born = lane.watch.look()
         life = lane.begin()
         left = _strike(life, draw.choice(MOMENTS), lane, born, next(parts), draw)
@@ -211,18 +222,18 @@ def _killed(lane: _Lane, entries: Sequence[Entry], kills: int, draw: random.Rand
         unusable += died.told is not None and not usable(lane.store)
         advance(f"killed while {phase(born, died)}")
     _append(lane.client, entries[2 * kills * size :])
-    return _Killed(phases, unusable)
+    return _Killed(phases, unusable, resumed)
 
 
 def _strike(
     life: Life, moment: Moment, lane: _Lane, born: Scene, part: Sequence[Entry], draw: random.Random
 ) -> Sequence[Entry]:
     """Kills it when the moment has come. The part arrives as soon as it has begun; returns it where it did not."""
-    end_s, strike_s = time.monotonic() + PATIENCE_S, math.inf
+    end_s, strike_s = time.monotonic() + START_S, math.inf
     while time.monotonic() < min(strike_s, end_s):
         if part and lane.watch.announced()[0] != born.announced:
             _append(lane.client, part)
-            part = ()
+            part, end_s = (), time.monotonic() + PATIENCE_S
         if strike_s == math.inf and moment.seen(lane.watch, born):
             strike_s = time.monotonic() + draw.uniform(0.0, moment.within_s)
         time.sleep(POLL_S)
