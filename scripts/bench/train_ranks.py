@@ -52,11 +52,18 @@ def run(ranks: int, *, batch_sizes: Sequence[int], requests: int, runs: int, tel
         groups = {size: stack.enter_context(_group(size, log)) for size in (1, ranks)}
         for batch_size in batch_sizes:
             for optimizer in OPTIMIZERS:
-                for group in groups.values():
+                weights = {}
+                for size, group in groups.items():
                     group.ask(_Begin(optimizer, batch_size))
+                    group.learn()
+                    weights[size] = group.ask("weights")
                 calls: dict[str, Callable[[], object]] = {str(size): one.learn for size, one in groups.items()}
                 taken = interleave(calls, runs=runs, seconds=0.0, tell=tell)
-                found += _rows(batch_size, optimizer, groups, taken)
+                for size, group in groups.items():
+                    row = {"batch_size": batch_size, "way": optimizer, "ranks": size}
+                    row["examples_per_s"] = group.examples / float(median(taken[str(size)]))
+                    row["over_one"] = 1.0 / ratio(taken[str(size)], taken["1"])
+                    found.append(row | {"difference": _difference(weights[1][0], weights[size])})
     return found
 
 
@@ -161,20 +168,6 @@ def _trainer(learner: Learner, batch_size: int, ranks: Ranks) -> Trainer:
     )
 
 
-def _rows(batch_size: int, optimizer: str, groups: Mapping[int, _Group], taken: Mapping[str, Array]) -> list[Row]:
-    one = groups[1].ask("weights")[0]
-    return [
-        {
-            "batch_size": batch_size,
-            "way": optimizer,
-            "ranks": size,
-            "examples_per_s": group.examples / float(median(taken[str(size)])),
-            "over_one": 1.0 / ratio(taken[str(size)], taken["1"]),
-            "difference": max(
-                float(np.abs(weights[name] - array).max())
-                for weights in group.ask("weights")
-                for name, array in one.items()
-            ),
-        }
-        for size, group in groups.items()
-    ]
+def _difference(expected: Mapping[str, Array], found: Sequence[Mapping[str, Array]]) -> float:
+    """The largest of a weight, over all of them and all ranks."""
+    return max(float(np.abs(one[name] - array).max()) for one in found for name, array in expected.items())

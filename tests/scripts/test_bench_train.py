@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
+from models.optimizers import OPTIMIZERS
 from models.spec import FeatureSpec
 from scripts.bench.bare import BareLoop, BareNetwork
 from scripts.bench.traffic import entries
@@ -73,7 +74,7 @@ def test_a_row_for_every_way() -> None:
     command = ["bench", "train", "--runs", "1", "--requests", "200", "--batch-sizes", "512", "--json"]
     result = CliRunner().invoke(app, command, catch_exceptions=False)
     rows = json.loads(result.stdout)
-    assert [row["way"] for row in rows] == ["bare loop", "adam", "sparse_adam", "adam, Redis", "publish"]
+    assert [row["way"] for row in rows] == ["bare loop", *OPTIMIZERS, "adam, Redis", "publish"]
     assert rows[0]["over_bare"] == 1.0
     assert all(row["examples_per_s"] > 0 and row["batch_size"] == 512 for row in rows[:-1])
     assert all(row["ms"] > 0 for row in rows)
