@@ -101,7 +101,7 @@ class GapFinder:
                 for position in (before.get(stream, START), known.last):
                     pipe.xrange(stream, position, position)
                 pipe.xinfo_stream(stream)
-                pipe.execute_command("EVAL", _TIME, 1, stream)
+                pipe.execute_command("EVAL", _TIME, 1, stream)  # type: ignore[no-untyped-call]
             replies = [_reply(one) for one in pipe.execute(raise_on_error=False)]
         rows = zip(self._known, *(replies[place::4] for place in range(4)), strict=True)
         return [

@@ -166,7 +166,9 @@ class Versions:
 
     def publish(self) -> Manifest:
         """The model as it is, as the version of its step."""
-        return self._publisher.publish(Progress(), now_ms=time.time_ns() // 1_000_000)
+        manifest = self._publisher.publish(Progress(), now_ms=time.time_ns() // 1_000_000)
+        assert manifest is not None, "nothing refuses these versions: no guard, no pin, and each is ahead of the last"
+        return manifest
 
     def publish_next(self, generator: np.random.Generator) -> Manifest:
         """A version one step on, whose scores differ from those before."""

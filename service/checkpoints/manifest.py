@@ -8,7 +8,7 @@ import msgspec
 from models.types import NoiseInput
 from service.errors import CheckpointError
 
-FORMAT = 2
+FORMAT = 3
 
 
 class ServedStrategy(msgspec.Struct, frozen=True, kw_only=True):
