@@ -1,27 +1,34 @@
-"""Several trainers against one: they learn the same, and every row is there."""
+"""Several trainers against one: they learn the same from their parts of the log."""
 
-import json
+from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-from typer.testing import CliRunner
+import numpy as np
+from torch.distributed import HashStore, ProcessGroupGloo
 
-from scripts.cli import app
+from models.types import Array
+from scripts.bench.traffic import entries
+from scripts.bench.train_ranks import _difference, _learn, _learner
+from service.streams import StreamNames, partition_of
+from service.training.ranks import Ranks
+
+BATCH = 256
 
 
-@pytest.mark.slow
 def test_two_ranks_learn_what_one_learns() -> None:
-    options = ["--ranks", "2", "--batch-sizes", "256", "--requests", "200", "--runs", "1", "--json"]
-    run = CliRunner().invoke(app, ["bench", "train", *options])
-    assert run.exit_code == 0, run.output
-    rows = json.loads(run.stdout)
-    assert [(row["way"], row["ranks"]) for row in rows] == [
-        ("adam", 1),
-        ("adam", 2),
-        ("sparse_adam", 1),
-        ("sparse_adam", 2),
-    ]
-    for row in rows:
-        assert row["examples_per_s"] > 0
-        assert 0 <= row["difference"] < 1e-5
-    assert [row["over_one"] for row in rows if row["ranks"] == 1] == [1.0, 1.0]
-    assert all(row["difference"] > 0 for row in rows if row["ranks"] == 2)  # sums in another order: both have learned
+    log = entries(120, StreamNames("bench", 2))
+
+    def weights(ranks: Ranks) -> dict[str, Array]:
+        learner = _learner("sparse_adam")
+        parts = [[one for one in log if ranks.owns(partition_of(one.stream))]]
+        assert _learn(learner, BATCH, ranks, parts) == learner.step * BATCH > 4 * BATCH
+        return learner.weights()
+
+    store = HashStore()
+    with ThreadPoolExecutor(2) as pool:
+        two = list(pool.map(lambda rank: weights(Ranks(ProcessGroupGloo(store, rank, 2))), range(2)))
+    assert 0 < _difference(weights(Ranks()), two) < 1e-5  # sums in another order, so both have learned
+
+
+def test_the_largest_difference_counts_wherever_it_is() -> None:
+    expected = {"a": np.zeros(2), "b": np.zeros(1)}
+    assert _difference(expected, [expected, {"a": np.array([0.0, 0.5]), "b": np.array([-2.0])}]) == 2.0
