@@ -6,9 +6,8 @@ import statistics
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import optuna
 import typer
 from rich.console import Console
 
@@ -17,6 +16,9 @@ from models.registry import METHODS, Strategy, build
 from scripts.runs import Record, Results, revision, run_all
 from scripts.tune_spaces import WITHOUT_LAMBDA, ask
 from scripts.worlds import Learning, Life, Scale, scale_of
+
+if TYPE_CHECKING:
+    import optuna
 
 GREEDY: dict[str, Any] = {"method": "greedy"}
 
@@ -61,26 +63,18 @@ def tune(
         build(method, {"method": method, "budget": budget})
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    judge = _Judge(places, span, jobs or os.cpu_count() or 1, Results(runs), quiet=as_json)
     name = f"{method} {worlds} {learning} seeds {span.start}-{span.stop - 1} visits {visits} budget {budget}"
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    found = optuna.create_study(
-        study_name=name,
-        storage=f"sqlite:///{study}",
-        load_if_exists=True,
-        direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=len(name)),
-    )
+    found = _study(name, study)
+    judge = _Judge(places, span, jobs or os.cpu_count() or 1, Results(runs), quiet=as_json)
 
-    def objective(trial: optuna.Trial) -> float:
+    def objective(trial: "optuna.Trial") -> float:
         options = ask(trial, method, budget)
         gains, changed = judge.gains(build(method, options))
         for key, value in (("options", options), ("gains", gains), ("changed", changed), ("revision", revision())):
             trial.set_user_attr(key, value)
         return statistics.fmean(gains)
 
-    done = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in found.trials)
-    found.optimize(objective, n_trials=max(trials - done, 0))
+    found.optimize(objective, n_trials=max(trials - len(_complete(found)), 0))
     _print(found, name, as_json=as_json)
 
 
@@ -111,9 +105,28 @@ class _Judge:
         return run_all(lives, title=strategy.name, processes=self._processes, quiet=self._quiet, results=self._results)
 
 
-def _print(study: optuna.Study, name: str, *, as_json: bool) -> None:
-    trials = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
-    best = sorted(trials, key=lambda trial: -(trial.value or 0.0))
+def _study(name: str, path: Path) -> "optuna.Study":
+    try:
+        import optuna  # an extra that nothing else needs: the help and the checks before this do without
+    except ModuleNotFoundError:
+        typer.echo("agerank tune needs optuna: pip install 'agerank[train,tune]'", err=True)
+        raise typer.Exit(2) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        study_name=name,
+        storage=f"sqlite:///{path}",
+        load_if_exists=True,
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=len(name)),
+    )
+
+
+def _complete(study: "optuna.Study") -> list[Any]:
+    return [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+
+
+def _print(study: "optuna.Study", name: str, *, as_json: bool) -> None:
+    best = sorted(_complete(study), key=lambda trial: -trial.value)
     if as_json:
         rows = [{"gain": trial.value, **trial.user_attrs} for trial in best]
         print(json.dumps({"study": name, "trials": rows}, indent=1))

@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,14 @@ def test_a_study_is_recorded_and_goes_on(invoke: Invoke, tmp_path: Path) -> None
     ],
 )
 def test_what_cannot_be_tuned_is_refused(arguments: tuple[object, ...], message: str) -> None:
-    pytest.importorskip("optuna")
     done = CliRunner().invoke(app, ["tune", *map(str, arguments), "--trials", "1", "--seeds", "2", "--jobs", "1"])
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.replace("\u2502", " ").split())
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "optuna", None)  # what Python does for a module that is not there
+    done = CliRunner().invoke(app, ["tune", "epsilon_greedy", "--worlds", "glm"])
+    assert done.exit_code == 2
+    assert done.stderr == "agerank tune needs optuna: pip install 'agerank[train,tune]'\n"
