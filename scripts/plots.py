@@ -42,18 +42,19 @@ def _panel(panel: Panel, labels: Sequence[str]) -> list[str]:
     points = [point for line in panel.lines.values() for point in line]
     scale = math.log10 if panel.log_x else float
     xs, ys = [scale(x) for x, _ in points], [y for _, y in points]
-    left, right, top, end = min(xs), max(xs), max(ys) or 1.0, max(x for x, _ in points)
+    left, right, end = min(xs), max(xs), max(x for x, _ in points)
+    low, top = min(0.0, *ys), max(0.0, *ys) or 1.0
 
     def place(x: float, y: float) -> str:
         across = (scale(x) - left) / (right - left or 1.0) * (WIDTH - 1.5 * MARGIN)
-        return f"{MARGIN + across:.1f} {HEIGHT - MARGIN - y / top * (HEIGHT - 2 * MARGIN):.1f}"
+        return f"{MARGIN + across:.1f} {HEIGHT - MARGIN - (y - low) / (top - low) * (HEIGHT - 2 * MARGIN):.1f}"
 
     parts = [
         f'<text x="{WIDTH / 2}" y="20" text-anchor="middle" font-size="13">{escape(panel.title)}</text>',
         f'<text x="{WIDTH / 2}" y="{HEIGHT - 14}" text-anchor="middle">{escape(panel.x_label)}</text>',
         f'<path d="M{MARGIN} {MARGIN}V{HEIGHT - MARGIN}H{WIDTH - MARGIN / 2}" stroke="#333" fill="none"/>',
         f'<text x="{MARGIN - 4}" y="{MARGIN + 4}" text-anchor="end">{top:.3g}</text>',
-        f'<text x="{MARGIN - 4}" y="{HEIGHT - MARGIN}" text-anchor="end">0</text>',
+        f'<text x="{MARGIN - 4}" y="{HEIGHT - MARGIN}" text-anchor="end">{low:.3g}</text>',
         f'<text x="{WIDTH - MARGIN / 2}" y="{HEIGHT - MARGIN + 14}" text-anchor="end">{end:g}</text>',
     ]
     for label, line in panel.lines.items():

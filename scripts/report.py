@@ -80,7 +80,7 @@ def report(
     by_row = [records[first : first + seeds] for first in range(0, len(records), seeds)]
     entries = summary(table, rows, by_row)
     if plot:
-        plot.write_text(svg(_panels(entries, scale.visits)))
+        plot.write_text(svg([_frontier(entries)] if table.frontier else _panels(entries, scale.visits)))
     if as_json:
         print(json.dumps(_document(which.value, chosen, span, by_row, entries), indent=1, allow_nan=False))
     elif as_markdown:
@@ -135,6 +135,17 @@ def _panels(entries: Sequence[Summary], visits: int) -> list[Panel]:
     }
     by_age = {label: points for label, points in ages.items() if points}
     return [*panels, Panel("CTR by impressions of the item", "impressions before", by_age, log_x=True)]
+
+
+def _frontier(entries: Sequence[Summary]) -> Panel:
+    """Gain against the share that was really changed, a line a method."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for one in entries:
+        method, _, budget = one["label"].partition(" at ")
+        if budget:
+            lines.setdefault(method, []).append((one["changed"], one["against_reference"]["mean"]))
+    ordered = {method: sorted(points) for method, points in lines.items()}
+    return Panel("gain in clicks over greedy", "share of changed slots", ordered)
 
 
 def _rich(title: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> RichTable:

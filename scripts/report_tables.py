@@ -6,8 +6,7 @@ References:
     [1] Wu et al. 2021, arXiv:2112.11136: Tables 1 to 3, total clicks on Yahoo! R6B; both versions print the same.
     [2] "GuideBoot: Guided Bootstrap for Deep Contextual Bandits", WWW 2021, arXiv:2107.08383: Tables 3 and 4, average
         reward on Tencent Ads A, with experience replay and online.
-    [3] Guo et al. 2020, "Deep Bayesian Bandits", arXiv:2008.00727; no numbers in our copy.
-    [4] Taboola 2018, exploration throughput; no numbers in our copy.
+    [3] Guo et al. 2020, "Deep Bayesian Bandits", arXiv:2008.00727, and [4] Taboola 2018: no numbers in our copies.
     [5] "Pluggable Deep Thompson Sampling", SDM 2023: total clicks on the same log under the same protocol as [1].
 """
 
@@ -44,6 +43,7 @@ class Table:
         worlds: where it is at home; the first is the default.
         rows: in the paper's order.
         throughput: also tell how many items left their exploration phase.
+        frontier: rows are methods at several budgets, "METHOD at BUDGET".
     """
 
     title: str
@@ -53,6 +53,7 @@ class Table:
     worlds: tuple[str, ...]
     rows: tuple[Row, ...]
     throughput: bool = False
+    frontier: bool = False
 
 
 def age(**options: Any) -> dict[str, Any]:
@@ -64,6 +65,16 @@ def age_ucb(**options: Any) -> dict[str, Any]:
     return age(uncertainty="ucb", **options)
 
 
+def _ucb(method: str) -> dict[str, Any]:
+    return {"method": method, "uncertainty": "ucb"}
+
+
+def _decayed(horizon: int) -> dict[str, Any]:
+    return {"method": "epsilon_greedy", "horizon": horizon}
+
+
+BARE_GREEDY = Row(label="greedy", options={"method": "greedy"})
+BARE_EPSILON = Row(label="epsilon-greedy", options={"method": "epsilon_greedy"})
 GREEDY = Row(label="greedy", options={"method": "greedy"}, paper=39149.0, again=19346.0)
 RANDOM = Row(label="random", options={"method": "random"}, paper=26213.0, again=13324.0)
 AGE_TS = Row(label="AGE-TS", options=age(), paper=50111.0, again=24875.0)
@@ -81,18 +92,13 @@ TABLE_1 = Table(
         GREEDY,
         EPSILON,
         Row(label="Ensemble-TS", options={"method": "ensemble"}, paper=43429.0, again=20372.0),
-        Row(label="Ensemble-UCB", options={"method": "ensemble", "uncertainty": "ucb"}, paper=31986.0, again=14872.0),
+        Row(label="Ensemble-UCB", options=_ucb("ensemble"), paper=31986.0, again=14872.0),
         Row(label="GP-TS", options={"method": "gaussian_process"}, paper=44070.0, again=20377.0),
-        Row(label="GP-UCB", options={"method": "gaussian_process", "uncertainty": "ucb"}, paper=36192.0, again=18923.0),
+        Row(label="GP-UCB", options=_ucb("gaussian_process"), paper=36192.0, again=18923.0),
         Row(label="gradient-TS", options={"method": "gradient"}, paper=46830.0, again=23227.0),
-        Row(label="gradient-UCB", options={"method": "gradient", "uncertainty": "ucb"}, paper=37655.0, again=17362.0),
+        Row(label="gradient-UCB", options=_ucb("gradient"), paper=37655.0, again=17362.0),
         Row(label="UR-gradient-TS", options={"method": "underestimation"}, paper=47540.0, again=22052.0),
-        Row(
-            label="UR-gradient-UCB",
-            options={"method": "underestimation", "uncertainty": "ucb"},
-            paper=41510.0,
-            again=19477.0,
-        ),
+        Row(label="UR-gradient-UCB", options=_ucb("underestimation"), paper=41510.0, again=19477.0),
         AGE_TS,
         AGE_UCB,
         Row(label="PlugTS [5]", options={"method": "plug_ts"}, paper=52381.8),
@@ -139,14 +145,9 @@ GUIDEBOOT = Table(
     reference="epsilon-greedy",
     worlds=("ads_a", "ads_b", "glm"),
     rows=(
-        Row(label="greedy", options={"method": "greedy"}),
+        BARE_GREEDY,
         Row(label="epsilon-greedy", options={"method": "epsilon_greedy"}, paper=0.0248, again=0.0289),
-        Row(
-            label="epsilon-greedy, decayed",
-            options={"method": "epsilon_greedy", "horizon": 20_000},
-            paper=0.0260,
-            again=0.0293,
-        ),
+        Row(label="epsilon-greedy, decayed", options=_decayed(20_000), paper=0.0260, again=0.0293),
         Row(label="Deep-TS-Beta", options={"method": "deep_ts_beta"}, paper=0.0262, again=0.0295),
         Row(label="Deep-UCB1", options={"method": "deep_ucb1"}, paper=0.0222, again=0.0243),
         Row(label="MC-Dropout", options={"method": "mc_dropout"}, paper=0.0245, again=0.0297),
@@ -165,9 +166,9 @@ GLM = Table(
     reference="epsilon-greedy",
     worlds=("glm",),
     rows=(
-        Row(label="greedy", options={"method": "greedy"}),
-        Row(label="epsilon-greedy", options={"method": "epsilon_greedy"}),
-        Row(label="epsilon-greedy, decayed", options={"method": "epsilon_greedy", "horizon": 5_000}),
+        BARE_GREEDY,
+        BARE_EPSILON,
+        Row(label="epsilon-greedy, decayed", options=_decayed(5_000)),
         Row(label="GLM-UCB", options={"method": "glm_ucb"}),
         Row(label="TS-BLR", options={"method": "ts_blr"}),
         Row(label="Bootstrap", options={"method": "bootstrap"}),
@@ -185,13 +186,13 @@ HYBRID = Table(
     reference="greedy",
     worlds=("r6b", "ads_b"),
     rows=(
-        Row(label="greedy", options={"method": "greedy"}),
+        BARE_GREEDY,
         Row(label="full dropout TS", options={"method": "mc_dropout", "dropout": "full"}),
         Row(label="full dropout UCB", options={"method": "mc_dropout", "dropout": "full", "uncertainty": "ucb"}),
         Row(label="hybrid TS", options={"method": "mc_dropout"}),
-        Row(label="hybrid UCB", options={"method": "mc_dropout", "uncertainty": "ucb"}),
+        Row(label="hybrid UCB", options=_ucb("mc_dropout")),
         Row(label="multi-head TS", options={"method": "multi_head"}),
-        Row(label="multi-head UCB", options={"method": "multi_head", "uncertainty": "ucb"}),
+        Row(label="multi-head UCB", options=_ucb("multi_head")),
         Row(label="bootstrap of 5 models", options={"method": "online_bootstrap"}),
         Row(label="AGE-TS, last layer", options=age(dropout="last_layer")),
     ),
@@ -203,15 +204,44 @@ THROUGHPUT = Table(
     reference="greedy",
     worlds=("r6b", "ads_b"),
     rows=(
-        Row(label="greedy", options={"method": "greedy"}),
+        BARE_GREEDY,
         Row(label="random", options={"method": "random"}),
-        Row(label="epsilon-greedy", options={"method": "epsilon_greedy"}),
+        BARE_EPSILON,
         Row(label="UCB on counts", options={"method": "count_ucb"}),
         Row(label="DDN-UCB", options={"method": "density"}),
         Row(label="AGE-TS", options=age()),
         Row(label="AGE-UCB", options=age_ucb()),
     ),
     throughput=True,
+)
+
+BUDGETS = (0.02, 0.05, 0.1, 0.2)
+_METHODS: dict[str, dict[str, Any]] = {
+    "AGE-TS": age(),
+    "AGE-UCB": age_ucb(),
+    "MC-Dropout": {"method": "mc_dropout"},
+    "Ensemble-TS": {"method": "ensemble"},
+    "gradient-TS": {"method": "gradient"},
+    "UR-gradient-TS": {"method": "underestimation"},
+    "PlugTS": {"method": "plug_ts"},
+    "GP-TS": {"method": "gaussian_process"},
+    "Online GuideBoot": {"method": "online_guideboot"},
+}
+
+FRONTIER = Table(
+    title="Clicks at equal cost: the controller holds the share of changed slots",
+    unit="-",
+    reference="greedy",
+    worlds=("r6b", "ads_b"),
+    rows=(
+        BARE_GREEDY,
+        *(
+            Row(label=f"{name} at {budget:.0%}", options={**options, "budget": budget})
+            for name, options in _METHODS.items()
+            for budget in BUDGETS
+        ),
+    ),
+    frontier=True,
 )
 
 TABLES = {
@@ -222,4 +252,5 @@ TABLES = {
     "glm": GLM,
     "hybrid": HYBRID,
     "throughput": THROUGHPUT,
+    "frontier": FRONTIER,
 }

@@ -123,6 +123,18 @@ def test_a_file_that_is_no_world_is_refused(invoke: Invoke, tmp_path: Path) -> N
     assert "is not a file of" in " ".join(done.stderr.replace("\u2502", " ").split())
 
 
+def test_a_frontier_is_a_line_a_method(invoke: Invoke, tmp_path: Path) -> None:
+    plot = tmp_path / "frontier.svg"
+    rows = "AGE-TS at 5%,AGE-TS at 20%,PlugTS at 10%"
+    done = invoke("frontier", "--world", "glm", *SMALL, "--only", rows, "--plot", plot, "--json")
+    assert done.exit_code == 0, done.output
+    budgets = {row["label"]: row["strategy"]["budget"] for row in json.loads(done.stdout)["rows"]}
+    assert budgets == {"greedy": None, "AGE-TS at 5%": 0.05, "AGE-TS at 20%": 0.2, "PlugTS at 10%": 0.1}
+    drawn = ElementTree.parse(plot).getroot()
+    legend = [text.text for text in drawn.findall("{http://www.w3.org/2000/svg}text")]
+    assert legend == ["AGE-TS", "PlugTS"]
+
+
 def test_strategies_may_learn_anew_from_a_window(invoke: Invoke, runs: Path) -> None:
     done = invoke("glm", *SMALL, "--only", "greedy", "--protocol", "window", "--json")
     assert done.exit_code == 0, done.output
