@@ -35,7 +35,7 @@ class Served(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     The arrays hold the L shown items, best first.
     """
 
-    request_id: str
+    request_id: Id
     time_ms: Annotated[int, Meta(ge=0, le=2**63 - 1)]  # scorer's clock, Unix
     lane: str
     strategy: str
@@ -46,7 +46,7 @@ class Served(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     bucket: int | None  # of the experiment, None where the caller named the strategy
     context_index: bytes  # (1, Kc) int32
     context_weight: bytes  # (1, Kc) float32
-    item_ids: list[str]
+    item_ids: list[Id]
     item_index: bytes  # (L, Ki) int32
     item_weight: bytes  # (L, Ki) float32
     p_click: list[float]

@@ -110,7 +110,7 @@ def _served(number: int, slate: int) -> Served:
     batch = rows(request)
     p_click = np.random.default_rng(number).random(slate).tolist()
     return Served(
-        request_id="",
+        request_id="r",
         time_ms=1_700_000_000_000,
         lane=LANE,
         strategy="age_ts",

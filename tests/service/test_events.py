@@ -47,7 +47,7 @@ def served_records(draw: st.DrawFn) -> Served:
         return np.linspace(-1.0, 1.0, slots, dtype=np.float32).tobytes()
 
     return Served(
-        request_id=draw(text),
+        request_id=draw(ids),
         time_ms=draw(st.integers(0, 2**53)),
         lane=draw(text),
         strategy=draw(text),
@@ -58,7 +58,7 @@ def served_records(draw: st.DrawFn) -> Served:
         bucket=draw(st.none() | st.integers(0, 999)),
         context_index=np.arange(context_slots, dtype=np.int32).tobytes(),
         context_weight=floats(context_slots),
-        item_ids=column(text),
+        item_ids=column(ids),
         item_index=np.arange(rows * item_slots, dtype=np.int32).tobytes(),
         item_weight=floats(rows * item_slots),
         p_click=column(probability),
@@ -157,6 +157,13 @@ def test_the_arrays_come_back_in_their_shapes() -> None:
     np.testing.assert_array_equal(item_index, [[1, 2], [3, 4]])
     np.testing.assert_array_equal(item_weight, [[1.0, 2.0], [3.0, 4.0]])
     assert (item_index.dtype, item_weight.dtype) == (np.int32, np.float32)
+
+
+@pytest.mark.parametrize("change", [{"request_id": "x" * 257}, {"item_ids": ["a", "x" * 257]}, {"request_id": ""}])
+def test_a_served_record_has_the_ids_that_the_api_takes(change: dict[str, object]) -> None:
+    """The trainer remembers them."""
+    with pytest.raises(EventError, match="unreadable_entry"):
+        decode_served(encode(a_served(**change)))
 
 
 AN_EVENT = Event(id="e", type="click", request_id="r", item_id="a", time=from_millis(5), value=1.0)
