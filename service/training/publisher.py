@@ -79,24 +79,26 @@ class Publisher:
         """Puts the trainer where the newest version that verifies was taken, and makes that the current one.
 
         Unless the guard refused it, a delta after it serves, or an operator pinned another: the trainer goes on from it
-        all the same. Where there is none yet, version 0 is published: the scorer needs something to begin with. So is a
-        version whose strategies are not the configured ones, under its old number: the next may be long in coming.
+        all the same. Where there is none yet, version 0 is published: the scorer needs something to begin with. So is one
+        of other strategies than configured, under its old number; but not where another is pinned, which may rest on it.
 
         Raises:
             CheckpointError: spec_mismatch, network_mismatch, no_usable_version.
         """
         self._store.recover()
         manifest = self._resume()
-        if manifest is None or not self._offers_the_same(manifest):
+        current, pinned = _current(self._store)
+        held = pinned and manifest is not None and current != manifest.version
+        if manifest is None or not (held or self._offers_the_same(manifest)):
             manifest = self.publish(Progress(), now_ms=now_ms)
             assert manifest is not None, "the first version is a full one"
             return manifest
-        current = _current(self._store)
         if current is not None and current > manifest.version and self._is_sound_delta(current):
             self._ahead = current
-        elif manifest.refused and current is None:
-            self._serve_before(manifest.version)
-        elif not manifest.refused and current != manifest.version:
+        elif manifest.refused:
+            if current is None or not self._verifies(current):
+                self._serve_before(manifest.version)
+        elif current != manifest.version:
             checkpoints.advance(self._store, manifest)
         return manifest
 
@@ -126,9 +128,11 @@ class Publisher:
         if not full and not serve:
             self._left -= 1
             return None
-        manifest = draft(trainer, progress, spec=self._spec, now_ms=now_ms)
-        if serve and not whole and self._base and self._knows_rows:
-            manifest = self._save_delta(manifest, self._base)
+        manifest, base = draft(trainer, progress, spec=self._spec, now_ms=now_ms), self._base
+        if serve and base and base.version == manifest.version and not (whole and base.base):
+            manifest, self._owed = base, full and base.base is not None  # written, and could not be made current
+        elif serve and not whole and base and self._knows_rows:
+            manifest = self._save_delta(manifest, base)
             self.whole, self._left, self._owed = False, max(self._left - 1, 0), full
         else:
             manifest = self._save(msgspec.structs.replace(manifest, refused=": ".join(self.refusal or ())))
@@ -190,8 +194,9 @@ class Publisher:
         return None
 
     def _is_sound_delta(self, version: int) -> bool:
-        if version in checkpoints.versions(self._store):
-            return False
+        return version not in checkpoints.versions(self._store) and self._verifies(version)
+
+    def _verifies(self, version: int) -> bool:
         try:
             checkpoints.verify(self._store, version)
         except CheckpointError as error:
@@ -204,10 +209,12 @@ class Publisher:
         self._refused.labels(error.code).inc()
 
     def _serve_before(self, version: int) -> None:
-        """Makes the newest version before a refused one current, where nobody knows which one was."""
-        before = checkpoints.previous(self._store, version)
-        if before is not None:
-            checkpoints.advance(self._store, checkpoints.load_manifest(self._store, before))
+        """Makes the newest sound version before a refused one current, where the current one is of no use."""
+        while (before := checkpoints.previous(self._store, version)) is not None:
+            if self._verifies(before):
+                checkpoints.advance(self._store, checkpoints.load_manifest(self._store, before))
+                return
+            version = before
 
     def _restore(self, manifest: Manifest, weights: dict[str, Array], state: dict[str, Array]) -> None:
         advice = f"than version {manifest.version} in {self._store} was trained with; give it a lane of its own"
@@ -233,10 +240,11 @@ def _finite(arrays: dict[str, Array]) -> dict[str, Array]:
     return arrays
 
 
-def _current(store: Store) -> int | None:
-    """As `checkpoints.current`; what cannot be read is written anew."""
+def _current(store: Store) -> tuple[int | None, bool]:
+    """The version of current.json, and whether it is pinned; what cannot be read is written anew."""
     try:
-        return checkpoints.current(store)
+        found = checkpoints.read_current(store)
     except CheckpointError as error:
         _log.error("current.json is of no use", code=error.code, detail=error.detail)
-        return None
+        found = None
+    return (found.version, found.pinned) if found else (None, False)

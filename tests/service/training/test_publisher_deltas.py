@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service import checkpoints, deltas
+from service import checkpoints, deltas, lanes
 from service.checkpoints import LocalStore, Manifest
 from service.streams import START, Entry, StreamNames, order
 from service.telemetry import TrainerMetrics
@@ -172,22 +172,30 @@ def test_a_damaged_delta_gives_way_to_the_full_version(world, parts, tmp_path: P
     assert again.refused.labels("hash_mismatch")._value.get() == 1
 
 
+def with_greedy_alone(world, run: Run) -> Publisher:
+    """The publisher of a trainer that is started with other strategies."""
+    trainer = world.trainer(optimizer="sparse_adam", strategies={"greedy": {"method": "greedy"}})
+    graphs = {"greedy": world.graph(trainer.strategies["greedy"])}
+    return Publisher(
+        run.store, trainer, spec=world.spec_toml, graphs=graphs, keep=9, guard=Strict(), refused=run.refused
+    )
+
+
 def test_other_strategies_serve_at_once_from_the_full_version(world, parts, tmp_path: Path) -> None:
     run = Run(world, tmp_path)
     run.follow(parts[:2])
-    world_of = world.trainer(optimizer="sparse_adam", strategies={"greedy": {"method": "greedy"}})
-    publisher = Publisher(
-        run.store,
-        world_of,
-        spec=world.spec_toml,
-        graphs={"greedy": world.graph(world_of.strategies["greedy"])},
-        keep=9,
-        guard=Strict(),
-        refused=run.refused,
-        full_every=3,
-    )
-    assert publisher.start(now_ms=3).version == run.current == 0
+    assert with_greedy_alone(world, run).start(now_ms=3).version == run.current == 0
     assert checkpoints.deltas(run.store) == {}
+
+
+def test_other_strategies_take_nothing_from_under_a_pinned_delta(world, parts, tmp_path: Path) -> None:
+    run = Run(world, tmp_path)
+    run.follow(parts[:2])
+    pinned = lanes.pin(run.store, True).version
+    publisher = with_greedy_alone(world, run)
+    publisher.start(now_ms=3)
+    assert (checkpoints.verify(run.store, pinned).version, run.current) == (pinned, pinned)
+    assert publisher.full_is_due
 
 
 def test_what_was_not_written_is_in_the_next_delta(world, parts, bits, tmp_path: Path) -> None:
@@ -224,3 +232,31 @@ def test_a_refused_full_version_is_kept_to_continue_from(world, parts, bits, tmp
     run.guard.refuses = False
     found = run.publish(parts[2])  # as if it had gone on: on what it published last
     assert bits(again.trainer.weights()) == bits(run.trainer.weights())
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_could_not_be_made_current_is_no_base_of_itself(world, parts, bits, tmp_path: Path, full: bool) -> None:
+    Run(world, tmp_path)
+    run = Run(world, tmp_path, full_every=9)  # a restart, which begins with a full version
+    tried, later = (parts[0], parts[1]) if full else (parts[1], parts[2])
+    if not full:
+        run.publish(parts[0])
+    blocked = tmp_path / "current.json.draft"
+    blocked.mkdir()
+    with pytest.raises(OSError, match="draft"):
+        run.publish(tried)
+    blocked.rmdir()
+    for part in (tried[:0], later):  # it is tried again before anything was learned
+        assert run.publish(part)
+        assert run.current == run.trainer.learner.step
+        assert bits(content(run.store, run.current)) == bits(run.trainer.weights())
+
+
+def test_a_current_delta_that_is_damaged_gives_way_where_the_newest_was_refused(world, parts, tmp_path: Path) -> None:
+    run = Run(world, tmp_path, full_every=2)
+    run.publish(parts[0])
+    run.guard.refuses = True
+    run.publish(parts[1])
+    (tmp_path / "deltas" / f"{0:012d}-{run.current:012d}" / "delta.safetensors").write_bytes(b"")
+    assert Run(world, tmp_path).first.refused
+    assert run.current == 0
