@@ -1,6 +1,6 @@
 """The papers' tables: which strategies stand in them, under which settings of ours, and what the papers report.
 
-Settings that no paper states were tuned with `agerank tune` on seeds that no report uses; docs/experiments.md says how.
+Settings that no paper states are our first guesses, not tuned yet: `agerank tune` is for that, on seeds of its own.
 
 References:
     [1] Wu et al. 2021, arXiv:2112.11136: Tables 1 to 3, total clicks on Yahoo! R6B; both versions print the same.
