@@ -108,7 +108,7 @@ class LogReader:
         names: whose inputs are read.
         owns: which partitions' inputs, None for all.
         count: most entries fetched from one stream at a time.
-        size: and about most bytes, where entries are as large as those before.
+        size: and about most bytes, where its entries are as large as those before.
         redated: is told of streams and how many of their entries came back from the future (see `service.redating`).
     """
 
@@ -123,7 +123,8 @@ class LogReader:
         redated: Callable[[str, int], None] | None = None,
     ) -> None:
         self._client, self._tell, self._most, self._size = client, redated, count, size
-        self._count, self._largest = count, 0  # bytes
+        self._largest: dict[str, int] = {}  # stream -> bytes of an entry, in the last fetch
+        self._count: dict[str, int] = {}  # stream -> most entries of the last fetch
         self._redated_ms: dict[str, int] = {}  # when that was last done
         self.streams = [one for one in names.inputs if owns is None or owns(partition_of(one))]
         self._groups = clusters.together(client, self.streams)
@@ -160,12 +161,16 @@ class LogReader:
         now_ms: dict[str, int] = {}
         found: dict[str, list[Entry]] = {}
         after = {stream: positions.get(stream, START) for stream in self.streams}
-        # All of it is in memory before it can be known to be junk.
-        self._count = min(max(self._size // max(self._largest, 1), 1), self._most)
-        for streams, time_ms, reply in clusters.fetch(self._client, self._groups, after, count=self._count):
-            now_ms |= dict.fromkeys(streams, time_ms)
-            found |= entries_of(reply)
-        self._largest = max((len(one.payload) for entries in found.values() for one in entries), default=0)
+        # All of it is in memory before it can be known to be junk. The others are read as ever.
+        for stream in self.streams:
+            self._count[stream] = min(max(self._size // max(self._largest.get(stream, 0), 1), 1), self._most)
+        for count in sorted(set(self._count.values())):
+            part = {stream: position for stream, position in after.items() if self._count[stream] == count}
+            groups = clusters.together(self._client, part)
+            for streams, time_ms, reply in clusters.fetch(self._client, groups, part, count=count):
+                now_ms |= dict.fromkeys(streams, time_ms)
+                found |= entries_of(reply)
+        self._largest = {stream: max(len(one.payload) for one in entries) for stream, entries in found.items()}
         return now_ms, found
 
     def _redated(self, positions: Mapping[str, str], now: Mapping[str, int], found: Mapping[str, list[Entry]]) -> bool:
@@ -192,7 +197,7 @@ class LogReader:
         ends = []
         for stream in self.streams:
             entries = found.get(stream, [])
-            ms, seq = order(entries[-1].position) if len(entries) == self._count else (now_ms[stream], -1)
+            ms, seq = order(entries[-1].position) if len(entries) == self._count[stream] else (now_ms[stream], -1)
             ends.append((ms, seq + 1))
         end = min(ends)
         ranked = sorted((order(one.position), stream, one) for stream, entries in found.items() for one in entries)
@@ -213,7 +218,7 @@ class LogReader:
             return
         seen: dict[Any, Any] = {stream: positions.get(stream, START) for stream in self.streams}
         for stream, entries in found.items():
-            if len(entries) < self._count:
+            if len(entries) < self._count[stream]:
                 seen[stream] = entries[-1].position
             else:  # all dated ahead of the clock: what comes after them changes nothing
                 del seen[stream]

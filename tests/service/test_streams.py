@@ -169,6 +169,17 @@ def test_large_entries_are_fetched_a_few_at_a_time_and_small_ones_again_many(
     assert [len(chunk) for chunk in chunks] == [20, 20, 5, 5, 5, 20, 15]
 
 
+def test_a_large_entry_slows_down_no_other_stream(client: redis.Redis, names: StreamNames) -> None:
+    """It is there in every fetch until its turn has come."""
+    append_batch(client, [(names.inputs[0], b"small", None)] * 90)
+    append_batch(client, [(names.inputs[1], bytes(5_000), None)])
+    reader, positions, chunks = LogReader(client, names, count=20, size=5_000), {}, []
+    while chunk := reader.read(positions, block_ms=50):
+        chunks.append(len(chunk))
+        positions |= {entry.stream: entry.position for entry in chunk}
+    assert chunks[:4] == [20] * 4
+
+
 def test_an_entry_without_the_field_is_there_with_nothing_in_it(client: redis.Redis, names: StreamNames) -> None:
     client.xadd(names.inputs[0], {"other": b"x"})
     assert [entry.payload for entry in LogReader(client, names).read({}, block_ms=1_000)] == [b""]
