@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,6 +43,41 @@ def test_a_linked_version_folder_is_refused_but_a_linked_root_is_not(tmp_path: P
     folder(tmp_path / "lane", 1).rename(tmp_path / "elsewhere")
     folder(tmp_path / "lane", 1).symlink_to(tmp_path / "elsewhere")
     assert refusal(kit, tmp_path / "lane") == "outside_folder"
+
+
+def test_no_name_is_on_the_disk_before_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies leaves its writes to the kernel; a machine takes all with it that was not synced."""
+    calls: list[tuple[str, str]] = []
+
+    def noting(name: str, found: Callable[[Any], Path]) -> None:
+        call = getattr(os, name)
+
+        def noted(one: Any, *others: Any, **options: Any) -> None:
+            calls.append((name, str(found(one).relative_to(tmp_path))))
+            call(one, *others, **options)
+
+        monkeypatch.setattr(os, name, noted)
+
+    def opened(descriptor: int) -> Path:
+        inode = os.fstat(descriptor).st_ino
+        return next(one for one in (tmp_path, *tmp_path.rglob("*")) if one.stat().st_ino == inode)
+
+    for name, found in (("fsync", opened), ("rename", Path), ("replace", Path)):
+        noting(name, found)
+    store = LocalStore(tmp_path)
+    store.install("versions/1", {"weights": b"w", "graphs/age": b"g"})
+    store.put("current.json", b"{}", stamp=None)
+    assert calls == [
+        ("fsync", "incoming/1/weights"),
+        ("fsync", "incoming/1/graphs/age"),
+        ("fsync", "incoming/1/graphs"),
+        ("fsync", "incoming/1"),
+        ("rename", "incoming/1"),
+        ("fsync", "versions"),
+        ("fsync", "current.json.draft"),
+        ("replace", "current.json.draft"),
+        ("fsync", "."),
+    ]
 
 
 @pytest.mark.parametrize(
