@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from service.appends import append_batch
 from service.checkpoints import Store, open_store
 from service.connections import connect
-from service.errors import ServiceError
+from service.errors import ServiceError, StreamError
 from service.events import Announcement, encode
 from service.lanes import Choice
 from service.settings import Settings, SettingsError, read
@@ -76,5 +76,5 @@ def _announce(lane: Lane, version: int) -> None:
     try:
         with connect(url, name="agerank-models") as client:
             append_batch(client, [entry], maxlen=settings.stream_max_entries)
-    except RedisError as error:
+    except (RedisError, StreamError) as error:  # a cluster that does not answer is the latter
         typer.echo(f"not announced, the scorers find it in {settings.swap_poll_s:g} s: {error}", err=True)

@@ -16,7 +16,7 @@ from safetensors import numpy as safetensors
 from models.types import Array
 from service.checkpoints.manifest import Base, Manifest, decode, encode, seal
 from service.checkpoints.pointer import current
-from service.checkpoints.store import LAST, Store
+from service.checkpoints.store import DELTAS, LAST, REFUSED, VERSIONS, Store
 from service.errors import CheckpointError
 
 WEIGHTS, STATE, GOLDEN, MANIFEST = "weights.safetensors", "state.safetensors", "golden.safetensors", LAST
@@ -71,7 +71,7 @@ def versions(store: Store, *, refused: bool = False) -> list[int]:
 
 def deltas(store: Store) -> dict[int, int]:
     """All delta versions, oldest first, and the full version at the bottom of each; like `versions`."""
-    names = [name.split("-") for name in sorted(store.folders("deltas")) if _DELTA_NAME.fullmatch(name)]
+    names = [name.split("-") for name in sorted(store.folders(DELTAS)) if _DELTA_NAME.fullmatch(name)]
     return dict(sorted((int(version), int(full)) for full, version in names))
 
 
@@ -238,11 +238,11 @@ def _home(found: Manifest) -> str:
 
 
 def _delta_folder(full: int, version: int) -> str:
-    return f"deltas/{full:012d}-{version:012d}"
+    return f"{DELTAS}/{full:012d}-{version:012d}"
 
 
 def _parent(refused: bool) -> str:
-    return "refused" if refused else "versions"
+    return REFUSED if refused else VERSIONS
 
 
 def _folder(version: int, refused: bool) -> str:

@@ -19,7 +19,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import ObjectStore as Bucket
 from obstore.store import from_url
 
-from service.checkpoints.store import LAST, StoreError
+from service.checkpoints.store import DELTAS, LAST, REFUSED, VERSIONS, StoreError
 from service.errors import CheckpointError
 
 _LOCK = "trainer.lock"
@@ -107,9 +107,9 @@ class ObjectStore:
         return True
 
     def recover(self) -> None:
-        paths = self._paths("")
+        paths = [path for parent in (VERSIONS, DELTAS, REFUSED) for path in self._paths(parent)]
         whole = {PurePosixPath(path).parent for path in paths if PurePosixPath(path).name == LAST}
-        self._delete([path for path in paths if "/" in path and whole.isdisjoint(PurePosixPath(path).parents)])
+        self._delete([path for path in paths if whole.isdisjoint(PurePosixPath(path).parents)])
 
     @contextmanager
     def lock(self) -> Iterator[None]:

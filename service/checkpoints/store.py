@@ -6,6 +6,8 @@ from typing import Protocol
 
 #: The file of a folder that is written last. Where it is, all others are.
 LAST = "manifest.json"
+#: The folders of a lane, and what is below them, are its own.
+VERSIONS, DELTAS, REFUSED = "versions", "deltas", "refused"
 
 
 class StoreError(OSError):

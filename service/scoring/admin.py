@@ -14,6 +14,7 @@ import structlog
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
 from redis.exceptions import RedisError
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import appends, lanes
@@ -33,6 +34,15 @@ MAX_BODY_BYTES = 4 * 1024
 _LANE = "/v1/models/{lane}"
 _OF_LANE, _OF_VERSION = {"lane": str}, {"lane": str, "version": int}
 _REFUSED = (401, 404, 503)
+
+
+class _Number(IntegerConvertor):
+    """Of a version: no longer than they are, for to read one of thousands of digits is an error."""
+
+    regex = "[0-9]{1,12}"
+
+
+register_url_convertor("version", _Number())
 
 _log = structlog.get_logger()
 _activation = msgspec.json.Decoder(Activation)
@@ -133,7 +143,7 @@ async def versions(request: Request) -> Response:
 
 
 @router.get(
-    f"{_LANE}/versions/{{version:int}}",
+    f"{_LANE}/versions/{{version:version}}",
     **operation("A version, verified", lanes.VersionDetail, refusals=(*_REFUSED, 409), parameters=_OF_VERSION),
 )
 async def version(request: Request) -> Response:
@@ -142,7 +152,7 @@ async def version(request: Request) -> Response:
 
 
 @router.post(
-    f"{_LANE}/versions/{{version:int}}:activate",
+    f"{_LANE}/versions/{{version:version}}:activate",
     **operation(
         "Make a version current",
         lanes.Choice,

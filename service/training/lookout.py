@@ -46,7 +46,7 @@ class Lookout:
             before: positions before the last read.
             entries: that it gave.
         """
-        if self._clock() >= self._checked_s + CHECK_S:
+        if not 0.0 <= self._clock() - self._checked_s < CHECK_S:  # or the clock was set back
             self._check()
         gaps = self._gaps.find(before, entries)
         for gap in gaps:

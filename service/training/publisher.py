@@ -79,8 +79,8 @@ class Publisher:
         """Puts the trainer where the newest version that verifies was taken, and makes that the current one.
 
         Unless the guard refused it, a delta after it serves, or an operator pinned another: the trainer goes on from it
-        all the same. Where there is none yet, version 0 is published: the scorer needs something to begin with. So is one
-        of other strategies than configured, under its old number; but not where another is pinned, which may rest on it.
+        all the same. Where there is none yet, version 0 is published: scorers need something to begin with. So is one
+        of other strategies than configured, under its old number; but not where another is pinned: it may rest on this.
 
         Raises:
             CheckpointError: spec_mismatch, network_mismatch, no_usable_version.

@@ -125,8 +125,7 @@ class Worker:
     def _read(self, block_ms: int) -> list[Entry]:
         """Reads on. Waits for what is new, but not beyond the time at which a version is due."""
         if self._unpublished.steps:
-            due_ms = 1000.0 * (self._published_s + self._interval_s - self._clock())
-            block_ms = round(max(min(block_ms, due_ms), 0.0))
+            block_ms = round(min(block_ms, 1000.0 * self._due_in_s()))
         before = dict(self._rounds.positions)
         entries = self._reach(lambda: self._rounds.read(block_ms=block_ms)) or []
         # Asked after the read: what was removed before it is seen now, and nothing can be missed.
@@ -134,7 +133,12 @@ class Worker:
         return entries
 
     def _due(self) -> bool:
-        return self._unpublished.steps > 0 and self._clock() >= self._published_s + self._interval_s
+        return self._unpublished.steps > 0 and not self._due_in_s()
+
+    def _due_in_s(self) -> float:
+        elapsed_s = self._clock() - self._published_s
+        # A clock that was set back tells nothing: better a version too soon than none for as long as it was set back.
+        return max(self._interval_s - elapsed_s, 0.0) if elapsed_s >= 0.0 else 0.0
 
     def _feed(self, entries: list[Entry]) -> None:
         outcome = self._trainer.feed(entries)

@@ -134,8 +134,11 @@ def test_the_scorers_are_told_where_redis_is_up(
     assert decode_announcement(entry.payload).version == 4
 
 
-def test_without_redis_it_is_done_all_the_same(run: Run, store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AGERANK_REDIS_URL", "redis://127.0.0.1:1/0")
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+def test_without_redis_it_is_done_all_the_same(
+    run: Run, store: LocalStore, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setenv("AGERANK_REDIS_URL", f"{scheme}://127.0.0.1:1/0")
     result = run("rollback")
     assert result.exit_code == 0
     assert "the scorers find it in 0.5 s" in result.stderr

@@ -50,6 +50,8 @@ def test_what_a_dead_trainer_left_is_swept_up_and_nothing_else(store: Any, bucke
     checkpoints.set_current(store, kit.save(store, 1))
     with store.lock():
         pass
+    for path in ("default/current.json", "default/versions/1", "versions.csv"):  # of others, whose prefix is ours, too
+        obstore.put(bucket, path, b"theirs")
     whole = paths(bucket)
     store.install(FOLDER, {"weights.safetensors": b"half", "graphs/age.onnx": b"half"})
     store.recover()

@@ -126,6 +126,8 @@ def test_versions_are_chosen_and_the_scorers_are_told(admin: TestClient, lane: L
         ("GET", f"{LANE}/versions/9", None, (404, "not_found")),
         ("GET", f"{LANE}/versions/x", None, (404, "not_found")),
         ("GET", f"{LANE}/versions/{'9' * 40}", None, (404, "not_found")),
+        ("GET", f"{LANE}/versions/{'9' * 5_000}", None, (404, "not_found")),
+        ("POST", f"{LANE}/versions/{'9' * 5_000}:activate", None, (404, "not_found")),
         ("POST", f"{LANE}/versions/9:activate", b"", (404, "not_found")),
         ("GET", f"{LANE}/rollback", None, (405, "method_not_allowed")),
         ("POST", f"{LANE}/versions/1:activate", b"{", (400, "malformed_json")),

@@ -34,6 +34,7 @@ class Running:
     def __init__(
         self, world, root: Path, client: redis.Redis, names: StreamNames, interval_s=1e9, bounds: Bounds = UNGUARDED
     ) -> None:
+        self.set_back_s = 0.0  # the clock
         self.root, self.client, self.names = root, client, names
         self.trainer, self.stop = world.trainer(), threading.Event()
         self.metrics = TrainerMetrics(CollectorRegistry())
@@ -51,7 +52,7 @@ class Running:
             publish_interval_s=interval_s,
             metrics=self.metrics,
             stop=self.stop,
-            clock=time.time,
+            clock=lambda: time.time() - self.set_back_s,
             observe=self.outcomes.append,
         )
 
@@ -99,6 +100,15 @@ def test_a_burst_reads_the_log_to_its_end_and_publishes(world, running: Running,
     letters = [decode_dead_letter(payload) for payload in running.payloads(names.dead)]
     assert letters == outcome.dead_letters
     assert {letter.code for letter in letters} == {"unreadable_entry", "unknown_request"}
+
+
+def test_a_clock_that_is_set_back_holds_up_no_version(world, running: Running, names, wait_until) -> None:
+    with running.in_thread():
+        append_batch(running.client, world.batch(world.traffic(200), names))
+        wait_until(lambda: running.trainer.learner.step > 3, "a step")
+        assert checkpoints.current(LocalStore(running.root)) == 0
+        running.set_back_s = 86_400.0
+        wait_until(lambda: checkpoints.current(LocalStore(running.root)), "a version")
 
 
 def test_the_sums_of_a_run_keep_nothing_that_grows(world, running: Running, names: StreamNames) -> None:
