@@ -1,6 +1,7 @@
 """What the code offers is documented, and what is documented exists: settings, metrics, alerts, error codes."""
 
 import ast
+import dataclasses
 import json
 import re
 import tomllib
@@ -13,6 +14,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from models.registry import METHODS, build
+from models.spec import Field
 from service import errors
 from service.scoring.problems import TITLES
 from service.settings import STRATEGIES, Settings
@@ -49,6 +51,14 @@ def test_every_setting_is_documented_with_its_default() -> None:
         expected = default_of(Settings.model_fields[name])
         assert name == "strategies" or json.loads(default) == expected, f"{name}: {default} is not {expected}"
         assert len(meaning.split()) > 2, f"{name} is not explained"
+
+
+def test_every_key_of_the_feature_spec_is_documented_with_its_default() -> None:
+    documented, keys = rows("Features"), {one.name: one.default for one in dataclasses.fields(Field)}
+    assert documented.keys() == keys.keys()
+    for name, (default, meaning) in documented.items():
+        assert (json.loads(default) if default else dataclasses.MISSING) == keys[name], name
+        assert meaning, f"{name} is not explained"
 
 
 def test_the_strategies_shown_are_the_default_ones() -> None:
