@@ -160,7 +160,8 @@ def _now(seen: _Seen, known: _Known, gap: Gap | None, before: str, after: str, r
     elif after == info.newest:
         count = info.added
     else:
-        count = None if known.read is None else known.read + read
+        so_far = 0 if known.read is None and before == START else known.read
+        count = None if so_far is None else so_far + read
     # What lies far ahead may come back to now under another id.
     ahead = info.last is not None and order(info.last)[0] > seen.now_ms + FUTURE_MS
     last = START if info.last is None or ahead else info.last

@@ -87,6 +87,14 @@ def test_trimming_that_ends_at_our_very_position_is_no_loss(reading: Reading) ->
     assert reading.read() == ([3, 4], [])
 
 
+def test_nor_is_it_one_for_who_began_at_the_start_and_is_behind(reading: Reading) -> None:
+    reading.reader = LogReader(reading.client, reading.names, count=2)
+    reading.add(1, 2, 3, 4, 5)
+    assert reading.read() == ([1, 2], [])
+    reading.client.xtrim(reading.stream, maxlen=3, approximate=False)
+    assert reading.read() == ([3, 4], [])
+
+
 def test_a_stream_that_is_gone_begins_anew_whatever_its_ids(reading: Reading) -> None:
     reading.add(8, 9)
     reading.read()
