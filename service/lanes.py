@@ -141,7 +141,20 @@ def _choose(store: Store, change: Callable[[Current | None], Current]) -> Choice
         return change(found)
 
     chosen, before = checkpoints.change_current(store, watched), seen[0]
+    if (
+        before and before.version != chosen.version and not _is_there(store, chosen.version)
+    ):  # deleted since it was verified
+        checkpoints.change_current(store, lambda found: before if found == chosen else found or before)
+        raise Conflict("version_unusable", f"version {chosen.version} was deleted meanwhile: it was one of the oldest")
     return Choice(version=chosen.version, pinned=chosen.pinned, before=before.version if before else None)
+
+
+def _is_there(store: Store, version: int) -> bool:
+    return version in {
+        *checkpoints.versions(store),
+        *checkpoints.deltas(store),
+        *checkpoints.versions(store, refused=True),
+    }
 
 
 def _required(found: Current | None) -> Current:

@@ -52,7 +52,7 @@ from service.checkpoints.pointer import (
     read_current,
     set_current,
 )
-from service.checkpoints.store import Store, StoreError
+from service.checkpoints.store import Store, StoreError, passes
 from service.errors import CheckpointError
 
 __all__ = [
@@ -84,6 +84,7 @@ __all__ = [
     "load_state",
     "load_weights",
     "open_store",
+    "passes",
     "point",
     "previous",
     "read",

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
+import structlog
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
@@ -21,6 +22,7 @@ from service.errors import CheckpointError
 
 WEIGHTS, STATE, GOLDEN, MANIFEST = "weights.safetensors", "state.safetensors", "golden.safetensors", LAST
 DELTA = "delta.safetensors"
+_log = structlog.get_logger()
 _DELTA_NAME = re.compile(r"[0-9]{12}-[0-9]{12}")
 #: Names of the impression counts among the weights: (N,) uint64 sorted item hashes, (N,) int64 counts.
 ITEM_HASH, ITEM_IMPRESSIONS = "items.hash", "items.impressions"
@@ -166,7 +168,10 @@ def _install(store: Store, draft: Manifest, files: dict[str, bytes], keep: int) 
     store.install(_home(sealed), {**files, MANIFEST: encode(sealed)})
     if not draft.refused and sealed.version in versions(store, refused=True):
         store.discard(_folder(sealed.version, True))
-    _prune(store, sealed.version, keep)
+    try:
+        _prune(store, sealed.version, keep)
+    except OSError as error:  # what is new can serve all the same
+        _log.error("old versions could not be deleted: they pile up", store=str(store), error=str(error))
     return sealed
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service import durable
+from service.checkpoints.store import passes
 from service.errors import CheckpointError
 
 
@@ -37,6 +38,8 @@ class LocalStore:
         try:
             return path.read_bytes()
         except OSError as error:  # pruned since, or not for us to read
+            if passes(error):
+                raise
             raise CheckpointError("missing_file", f"{path}: {error}") from None
 
     def check(self, folder: str, names: Collection[str]) -> None:

@@ -1,5 +1,6 @@
 """Where a lane's files are kept: what every place must offer so that a version on it is whole or not there."""
 
+import errno
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -12,6 +13,15 @@ VERSIONS, DELTAS, REFUSED = "versions", "deltas", "refused"
 
 class StoreError(OSError):
     """The place cannot be reached, or does not take what is written. It may, later."""
+
+
+#: Of this machine or its network, and soon over: too many open files, no memory, a file server that hiccups.
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
+
+
+def passes(error: OSError) -> bool:
+    """Whether the same may work in a moment: then it says nothing about a file."""
+    return isinstance(error, StoreError) or error.errno in _PASSING
 
 
 class Store(Protocol):

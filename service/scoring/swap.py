@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from service import checkpoints
 from service.appends import next_announcement
-from service.checkpoints import Store, StoreError
+from service.checkpoints import Store, passes
 from service.errors import CheckpointError
 from service.scoring.item_feed import ItemFeed
 from service.scoring.ranker import Ranker
@@ -81,7 +81,7 @@ class Swapper:
             loaded = await loop.run_in_executor(self._loader, self._next)
         except CheckpointError as error:
             self._refuse(error)
-        except StoreError as error:  # no fault of the version: it is read again with the next look
+        except OSError as error:  # no fault of the version: it is read again with the next look
             self._seen = before
             self._report(error)
         else:
@@ -110,9 +110,11 @@ class Swapper:
             if version is None:
                 raise CheckpointError("missing_version", "current.json is gone")
             return self._load(version, self._ranker.loaded)
-        except (CheckpointError, StoreError):
+        except CheckpointError:
             raise
         except Exception as error:  # what another process wrote must not end this task, whatever is wrong with it
+            if isinstance(error, OSError) and passes(error):
+                raise
             _log.exception("loading a version failed")
             raise CheckpointError("unusable", f"{type(error).__name__}: {error}") from error
 

@@ -171,3 +171,24 @@ def test_a_trainer_that_publishes_meanwhile_loses_against_a_pin(store: LocalStor
     finally:
         done.set()
         thread.join()
+
+
+class Hurried(LocalStore):
+    """The trainer deletes version 0 before the operator's choice is written."""
+
+    def put(self, name: str, content: bytes, *, stamp: str | None) -> bool:
+        if 0 in checkpoints.versions(self):
+            self.discard(f"versions/{0:012d}")
+        return super().put(name, content, stamp=stamp)
+
+
+def test_what_was_deleted_meanwhile_is_not_chosen(store: LocalStore) -> None:
+    assert refusal(lanes.activate, Hurried(store.root), 0).code == "version_unusable"
+    assert current(store) == (9, False)
+
+
+def test_a_pin_on_what_is_gone_can_be_taken_away(store: LocalStore) -> None:
+    lanes.pin(store, True)
+    store.discard(f"versions/{9:012d}")
+    lanes.pin(store, False)
+    assert current(store) == (9, False)

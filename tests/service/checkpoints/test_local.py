@@ -142,3 +142,20 @@ def die_in(owner: ModuleType | type, place: str, count: int) -> None:
         return real(*args)
 
     setattr(owner, place, fatal)
+
+
+class Kept(LocalStore):
+    """Whose files may not be deleted by us."""
+
+    def discard(self, folder: str) -> None:
+        raise PermissionError(13, "Permission denied", folder)
+
+
+def test_old_versions_that_cannot_be_deleted_hold_up_no_new_one(
+    tmp_path: Path, kit: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Kept(tmp_path)
+    for version in (1, 2, 3, 4):
+        checkpoints.set_current(store, kit.save(store, version, keep=1))
+    assert checkpoints.versions(store) == [1, 2, 3, 4]
+    assert capsys.readouterr().out.count("pile up") == 1

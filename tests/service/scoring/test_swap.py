@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import sys
 import threading
 import time
@@ -256,6 +257,26 @@ class Remote(LocalStore):
         if name == "golden.safetensors" and (self.root / "lost").exists():
             raise StoreError("connection reset")
         return super().read(folder, name)
+
+
+async def test_too_many_open_files_are_no_fault_of_a_version(
+    settings: Settings, publish: Publish, bench: Bench
+) -> None:
+    publish(settings.checkpoints, 1)
+    await bench.swapper.check()
+    publish(settings.checkpoints, 2)
+    free = os.dup(0)
+    os.close(free)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for few in (free, free + 1):  # no file can be opened; one, and no folder within
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, limits[1]))
+        try:
+            await bench.swapper.check()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert bench.value("agerank_swaps_total", result="refused") is None
+    await bench.swapper.check()
+    assert bench.version == 2
 
 
 async def test_an_outage_of_the_checkpoints_is_no_fault_of_a_version(
