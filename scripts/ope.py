@@ -82,7 +82,10 @@ def _stop(why: str) -> NoReturn:
 
 def _lines(log: Path | None, config: Path | None) -> tuple[list[Line], Counter[str]]:
     if log is not None:
-        return read_lines(log), Counter()
+        try:
+            return read_lines(log), Counter()
+        except OSError as error:
+            raise LogFileError(f"cannot read {log}: {error.strerror}") from None
     settings = read(config)
     with connected(settings) as client:
         return impressions(settings, client)

@@ -74,8 +74,8 @@ def impressions(settings: Settings, client: redis.Redis) -> Found:
         SettingsError: the feature spec cannot be read.
     """
     try:
-        spec = FeatureSpec.from_toml(settings.features.read_text(encoding="utf-8"))
-    except (OSError, SpecError) as error:
+        spec = FeatureSpec.from_toml(settings.feature_text())
+    except SpecError as error:
         raise SettingsError(f"{settings.features}: {error}") from None
     window_ms, pending = round(settings.attribution_window_s * 1000), settings.max_pending
     joins = Joins(partial(Join, window_ms=window_ms, mode=settings.impressions, max_pending=pending))

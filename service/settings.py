@@ -150,6 +150,13 @@ class Settings(BaseSettings):
         """The same, for `service.checkpoints.open_store`."""
         return f"{self.checkpoints_url.rstrip('/')}/{self.lane}" if self.checkpoints_url else self.checkpoints
 
+    def feature_text(self) -> str:
+        """The feature spec as TOML, unchecked. Raises SettingsError where there is no such text."""
+        try:
+            return self.features.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"features: cannot read {self.features}: {getattr(error, 'strerror', error)}") from None
+
     @classmethod
     def settings_customise_sources(
         cls,

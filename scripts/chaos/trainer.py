@@ -98,6 +98,10 @@ def trainer(
     with failing(), bar("trainers", kills + 2) as advance:
         found = run(kills=kills, events=events, full_every=full_every, seed=seed, advance=advance)
     show(found, TITLES, title="A trainer that was killed, and one that was not", as_json=as_json)
+    if not found["resumed"]:
+        typer.echo(
+            "nothing is proved: no restart had anything to go on from. Give it more --events or --kills", err=True
+        )
     raise typer.Exit(0 if holds(found) else 1)
 
 

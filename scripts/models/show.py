@@ -17,5 +17,7 @@ def show(version: Version, config: Config = None, json: AsJson = False) -> None:
         print_rows([found])
         return
     for name, value in msgspec.to_builtins(found).items():
+        if value in ("", {}):  # no reason, nothing read yet
+            continue
         text = "\n".join(f"  {key}: {one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
         print(f"{name}:{chr(10) if isinstance(value, dict) else ' '}{text}")

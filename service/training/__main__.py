@@ -82,13 +82,13 @@ def create_trainer(settings: Settings, ranks: Ranks | None = None) -> tuple[Trai
         ranks: that train together, None for one alone.
     """
     try:
-        text = settings.features.read_text(encoding="utf-8")
+        text = settings.feature_text()
         spec = FeatureSpec.from_toml(text)
         strategies = {name: build(name, options) for name, options in settings.strategies.items()}
         learner = _learner(settings, spec, strategies)
     except SpecError as error:
         raise SettingsError(f"{settings.features}: {error}") from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise SettingsError(str(error)) from None
     join = partial(
         Join,

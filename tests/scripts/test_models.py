@@ -77,6 +77,7 @@ def test_one_is_shown(run: Run) -> None:
     text = run("show", "4").stdout
     assert "version: 4\nstate: available\n" in text
     assert "  weights.safetensors: " in text
+    assert "reason:" not in text  # there is none
 
 
 def test_a_night(run: Run, store: LocalStore) -> None:

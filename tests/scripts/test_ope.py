@@ -184,6 +184,12 @@ def test_a_line_that_cannot_be_used_is_named(invoke: Command, tmp_path: Path, li
     assert message in error
 
 
+def test_a_file_that_is_not_there_is_named(invoke: Command, tmp_path: Path) -> None:
+    done = invoke("ope", "--log", tmp_path / "none.jsonl")
+    assert done.exit_code == 2
+    assert "cannot read" in done.stderr
+
+
 @pytest.mark.parametrize("request_id", ["r0", "r150", "slate-coin", "slate-age", "slate-age_ucb", "age-1", "last"])
 def test_a_logged_decision_comes_out_again_to_the_bit(invoke: Command, request_id: str) -> None:
     done = invoke("rerun", request_id, "--json")

@@ -146,6 +146,15 @@ def test_nor_is_it_in_the_text_about_a_wrong_url(url: str) -> None:
     assert "hunt" not in str(caught.value)
 
 
+def test_a_feature_spec_that_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.toml"
+    with pytest.raises(SettingsError, match=r"features: cannot read .*spec\.toml: No such file or directory"):
+        Settings(features=spec).feature_text()
+    spec.write_bytes(b"\xff")
+    with pytest.raises(SettingsError, match=r"features: cannot read .*spec\.toml: .*utf-8"):
+        Settings(features=spec).feature_text()
+
+
 def test_they_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         read().port = 1
