@@ -163,7 +163,7 @@ async def _under_load(
 
 async def _kill(server: EmbeddedServer) -> float:
     """Kills the server and starts it again from its file. Returns when it died."""
-    os.kill(_pid(server), signal.SIGKILL)
+    os.kill(await asyncio.to_thread(_pid, server), signal.SIGKILL)
     died = time.monotonic()
     await asyncio.to_thread(server.stop)  # which only takes note of its death
     await asyncio.to_thread(server.start)
@@ -172,7 +172,7 @@ async def _kill(server: EmbeddedServer) -> float:
 
 async def _pause(server: EmbeddedServer, seconds: float) -> float:
     """Returns when the server went on."""
-    pid = _pid(server)
+    pid = await asyncio.to_thread(_pid, server)
     os.kill(pid, signal.SIGSTOP)
     try:
         await asyncio.sleep(seconds)
