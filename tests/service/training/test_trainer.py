@@ -68,8 +68,12 @@ def test_it_learns_what_can_be_learned(world) -> None:
     assert 0.85 < pcoc(p, label) < 1.15
 
 
-def test_how_entries_are_chunked_changes_nothing(world, entries: list[Entry], bits) -> None:
-    whole, single, random = world.trainer(), world.trainer(), world.trainer()
+@pytest.mark.parametrize(("grid_ms", "max_pending"), [(1, 100_000), (50, 60)])
+def test_how_entries_are_chunked_changes_nothing(world, bits, grid_ms: int, max_pending: int) -> None:
+    """Not even where much comes in one millisecond, and pushes out what waits in several partitions."""
+    traffic = [one._replace(time_ms=one.time_ms // grid_ms * grid_ms) for one in world.traffic(400)]
+    entries = world.entries(traffic, NAMES)
+    whole, single, random = (world.trainer(max_pending=max_pending) for _ in range(3))
     whole.feed(entries)
     for entry in entries:
         single.feed([entry])
