@@ -36,6 +36,8 @@ def world(
     """
     try:
         fit = upworthy(data) if source is Source.UPWORTHY else kuairand(data)
+    except FileNotFoundError as error:  # of pyarrow, too, whose text is the path alone
+        raise typer.BadParameter(f"{error.filename or error}: No such file or directory", param_hint="--data") from None
     except (FitError, OSError, KeyError, ArrowInvalid) as error:
         raise typer.BadParameter(f"{data}: {error}", param_hint="--data") from None
     save_fit(fit, out)

@@ -84,7 +84,7 @@ def test_files_that_will_not_do_are_refused(invoke: Invoke, tmp_path: Path) -> N
     for source, data, message in (
         ("upworthy", nothing, "no valid arms"),
         ("upworthy", tmp_path / "none.csv.gz", "No such file"),
-        ("kuairand", tmp_path / "nowhere", "nowhere"),
+        ("kuairand", tmp_path / "nowhere", "No such file"),
         ("kuairand", broken, "arquet"),
     ):
         done = invoke(source, data)
