@@ -114,7 +114,8 @@ class Worker:
         manifest = None
         if self._trainer.ranks.rank == 0:
             manifest = self._publisher.start(now_ms=self._now_ms())
-            self._announce(manifest)
+            if not manifest.refused:
+                self._announce(manifest)
         self._trainer.follow(manifest)
         self._rounds.go_on(self._trainer.positions)
         self._published_s = self._clock()

@@ -1,5 +1,6 @@
 """The worker against a real server: drains, waits, survives, and ends with the same bits however often it is killed."""
 
+import math
 import socket
 import threading
 import time
@@ -175,6 +176,19 @@ def test_it_publishes_as_it_goes(world, tmp_path: Path, client: redis.Redis, nam
             )
     assert len(checkpoints.versions(LocalStore(tmp_path))) == 3
     assert checkpoints.current(LocalStore(tmp_path)) == running.trainer.learner.step
+
+
+def test_a_restart_from_a_refused_version_calls_it_published_to_nobody(
+    world, tmp_path: Path, client: redis.Redis, names: StreamNames
+) -> None:
+    append_batch(client, world.batch(world.traffic(300), names))
+    nothing_passes = Bounds(1_000, 1, 0.0, math.inf, 0.0)
+    for _ in range(2):
+        running = Running(world, tmp_path, client, names, bounds=nothing_passes)
+        running.burst()
+    assert running.trainer.learner.step in checkpoints.versions(LocalStore(tmp_path), refused=True)
+    assert {decode_announcement(payload).version for payload in running.payloads(names.models)} == {0}
+    assert running.sample("agerank_published_version") == 0
 
 
 def test_without_redis_it_offers_version_0_and_waits(world, tmp_path: Path, names: StreamNames, wait_until) -> None:
