@@ -118,6 +118,13 @@ class Settings(BaseSettings):
             ) from None
         return url
 
+    @field_validator("admin_token")
+    @classmethod
+    def _admin_token_can_be_sent(cls, token: SecretStr | None) -> SecretStr | None:
+        if token and token.get_secret_value() != token.get_secret_value().strip():
+            raise ValueError("it begins or ends with white space, as files do, and no header can carry that")
+        return token
+
     @field_validator("traffic")
     @classmethod
     def _shares_sum_to_one(cls, traffic: dict[str, float]) -> dict[str, float]:

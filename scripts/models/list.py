@@ -23,7 +23,8 @@ def list(config: Config = None, json: AsJson = False) -> None:
     if json:
         print_rows([*found.versions])
         return
-    table = Table(title=f"lane {found.lane}", title_justify="left")
+    named = "no version" if found.current is None else f"version {found.current}"  # which may not be there
+    table = Table(title=f"lane {found.lane}: {named} is current", title_justify="left")
     for title in ("version", "state", "created", "newest event", "rests on", "log loss", "PCOC", "reason"):
         table.add_column(title, justify="right" if title in ("version", "rests on", "log loss", "PCOC") else "left")
     for one in found.versions:

@@ -72,6 +72,12 @@ def test_the_list(run: Run) -> None:
         assert word in text
 
 
+def test_a_current_version_that_is_not_there_can_be_seen(run: Run, store: LocalStore) -> None:
+    for content, word in ((b'{"version": 77}', "lane default: version 77 is"), (b"{", "lane default: no version is")):
+        (store.root / "current.json").write_bytes(content)
+        assert word in run("list").stdout
+
+
 def test_one_is_shown(run: Run) -> None:
     assert row(run("show", "6", "--json"))["reason"] == "pcoc: 9 for each"
     text = run("show", "4").stdout

@@ -30,9 +30,10 @@ def test_the_checkpoints_lie_in_the_folder_or_behind_the_url_by_lane() -> None:
             read(checkpoints_url=wrong)
 
 
-def test_a_short_admin_token_is_refused_and_not_repeated() -> None:
+@pytest.mark.parametrize("token", ["hunter2", "hunter2 of some length\n", " " * 16])
+def test_an_admin_token_that_is_short_or_cannot_be_sent_is_refused_and_not_repeated(token: str) -> None:
     with pytest.raises(SettingsError, match="admin_token") as caught:
-        read(admin_token="hunter2")
+        read(admin_token=token)
     assert "hunter2" not in str(caught.value)
     assert "of some length" not in repr(read(admin_token="a token of some length"))
 
