@@ -13,11 +13,14 @@ from datetime import timedelta
 import torch
 import torch.distributed
 from torch import Tensor
-from torch.distributed import ProcessGroup, Work
+from torch.distributed import DistError, ProcessGroup, Store, TCPStore, Work  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 # A rank that is killed ends the others at once, for their connections break. One that waits for Redis, or for slow
 # storage, is waited for.
 _PATIENCE = timedelta(days=1)
+_CALL = timedelta(seconds=2)  # to a store, which answers at once
+_PORT = "agerank.port"
 _SHORT = 2_048  # bytes that travel without the length being known before
 _LENGTH = struct.Struct("<q")
 
@@ -101,10 +104,36 @@ def joined() -> Iterator[Ranks]:
     if size == 1:
         yield Ranks()
         return
-    torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
+    given, rank, _ = next(rendezvous("env://", timeout=_PATIENCE))
+    store = own_store(given, os.environ["MASTER_ADDR"], rank)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_PATIENCE)
     yield Ranks(torch.distributed.group.WORLD)
     # Not where one of us fails: it would wait for the others, who wait for it.
     torch.distributed.destroy_process_group()
+
+
+def own_store(given: Store, host: str, rank: int) -> Store:
+    """A store that only ranks which started together have used.
+
+    The one that torchrun gives to ranks that it restarts may hold the addresses of those before: who finds one of them
+    there would call the dead for as long as our patience lasts.
+
+    Args:
+        given: by torchrun.
+        host: where rank 0 is.
+    """
+    if rank == 0:
+        store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=_PATIENCE)
+        given.set(_PORT, str(store.port))
+        return store
+    while True:
+        port = int(given.get(_PORT))
+        try:
+            store = TCPStore(host, port, is_master=False, timeout=_CALL)
+        except DistError:  # of a rank 0 that is gone: the next one is about to say where it is
+            continue
+        store.set_timeout(_PATIENCE)
+        return store
 
 
 def _done(work: Work) -> None:

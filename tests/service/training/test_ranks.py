@@ -1,11 +1,13 @@
 """Ranks over gloo: what one gives all have."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch.distributed import HashStore, TCPStore
 
-from service.training.ranks import Ranks, joined
+from service.training.ranks import Ranks, joined, own_store
 
 
 def test_one_alone_talks_to_nobody() -> None:
@@ -44,3 +46,19 @@ def test_what_each_gives_is_the_same_everywhere(together) -> None:
     assert together(3, work) == [(given, [b"", b"\1", b"\2\2"], given[2], [6.0])] * 3
     assert together(3, lambda ranks: ranks.collect(given[ranks.rank])) == [given, [], []]
     assert together(2, lambda ranks: ranks.collect(b"")) == [[b"", b""], []]
+
+
+def test_ranks_that_are_restarted_do_not_call_those_before() -> None:
+    """torchrun gives them the same store again, and rank 0 may be the last to come."""
+    given = HashStore()
+    before = own_store(given, "localhost", 0)
+    before.set("gloo", "an address of the dead")
+    del before
+    with ThreadPoolExecutor() as pool:
+        early = pool.submit(own_store, given, "localhost", 1)
+        first = own_store(given, "localhost", 0)
+        others = [early.result(30), own_store(given, "localhost", 2)]
+    assert not first.check(["gloo"])
+    first.set("gloo", "0")
+    assert [one.get("gloo") for one in others] == [b"0"] * 2
+    assert all(isinstance(one, TCPStore) for one in others)
