@@ -58,8 +58,9 @@ def train(settings: Settings, *, burst: bool = False) -> tuple[Progress, int]:
     ProcessCollector(registry=metrics.registry)
     # Opens in this order and closes in the other: the embedded server goes last.
     with ExitStack() as stack:
-        stop = stack.enter_context(_stopped_by_signals())
         ranks = stack.enter_context(joined())
+        # Not before: a signal ends at once who waits in vain for the others to come.
+        stop = stack.enter_context(_stopped_by_signals())
         trainer, spec = create_trainer(settings, ranks)
         store = open_store(settings.store)
         if ranks.rank == 0:

@@ -1,6 +1,11 @@
 """Ranks over gloo: what one gives all have."""
 
 import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -62,3 +67,24 @@ def test_ranks_that_are_restarted_do_not_call_those_before() -> None:
     first.set("gloo", "0")
     assert [one.get("gloo") for one in others] == [b"0"] * 2
     assert all(isinstance(one, TCPStore) for one in others)
+
+
+def test_a_signal_ends_a_rank_that_waits_for_one_that_never_comes(spec_file, tmp_path, wait_until) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    group = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    settings = {"AGERANK_FEATURES": str(spec_file), "AGERANK_DATA_DIR": str(tmp_path / "data")}
+
+    def waits() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("localhost", port)) == 0
+
+    with subprocess.Popen([sys.executable, "-m", "service.training"], env={**os.environ, **group, **settings}) as rank:
+        try:
+            wait_until(waits, "rank 0 waits")
+            time.sleep(0.5)
+            rank.terminate()
+            assert rank.wait(20) == -signal.SIGTERM
+        finally:
+            rank.kill()
