@@ -70,7 +70,7 @@ def scorer(
 
 @contextmanager
 def trainer(folder: Path, cores: Cores) -> Iterator[Server]:
-    """`agerank train` for the scorer that runs in this folder, with the same settings: they must name `trainer_port`."""
+    """`agerank train` beside the scorer in this folder, with the same settings: they must name `trainer_port`."""
     config = folder / "agerank.toml"
     with Server(
         "agerank train",
