@@ -8,6 +8,7 @@ from service import errors
 from service.errors import (
     BadRequest,
     CheckpointError,
+    Conflict,
     EventError,
     Full,
     Internal,
@@ -17,6 +18,7 @@ from service.errors import (
     ServiceError,
     StreamError,
     TooLarge,
+    Unauthorized,
     Unavailable,
 )
 
@@ -24,6 +26,8 @@ STATUS = {
     BadRequest: 400,
     NotFound: 404,
     MethodNotAllowed: 405,
+    Unauthorized: 401,
+    Conflict: 409,
     TooLarge: 413,
     Invalid: 422,
     Full: 507,
