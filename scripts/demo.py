@@ -161,14 +161,15 @@ async def _service(console: Console, folder: Path) -> AsyncIterator[tuple[str, S
 
 
 async def _ready(client: httpx.AsyncClient, children: Sequence[Child]) -> None:
-    """Raises DemoError where the scorer has no model in time."""
+    """Waits for a scorer that lacks nothing. Raises DemoError where it takes too long."""
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
             while True:
                 for child in children:
                     child.check()
                 try:
-                    if (await client.get("/readyz")).status_code == 200:
+                    answer = await client.get("/readyz")
+                    if answer.status_code == 200 and not answer.json()["degraded"]:
                         return
                 except httpx.TransportError:
                     pass  # it does not listen yet
