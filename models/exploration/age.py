@@ -19,6 +19,7 @@ from torch import Tensor
 
 from models import bonus
 from models.networks.click import ClickNetwork, Dropout, Forward, Params
+from models.networks.masks import mask_input
 from models.types import Inputs, NoiseInput, Scope, Scores
 
 
@@ -70,17 +71,9 @@ class Age:
     def noise(self, network: ClickNetwork) -> tuple[NoiseInput, ...]:
         if self.uncertainty == "gaussian":
             return (bonus.normal_input(),)
-        hidden = network.config.hidden
-        return (
-            NoiseInput(
-                name="masks",
-                distribution="dropout",
-                scope=self.mask_scope,
-                draws=self.draws if self.uncertainty == "ucb" else 1,
-                width=sum(hidden) if self.dropout == "full" else hidden[-1],
-                rate=self.rate,
-            ),
-        )
+        draws = self.draws if self.uncertainty == "ucb" else 1
+        masks = mask_input(network, dropout=self.dropout, draws=draws, scope=self.mask_scope, rate=self.rate)
+        return (masks,)
 
     def scores(self, network: ClickNetwork, params: Params, inputs: Inputs[Tensor]) -> Scores[Tensor]:
         """See `models.registry.Exploration`."""

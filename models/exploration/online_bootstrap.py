@@ -7,38 +7,20 @@ References:
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from torch import Tensor
-
-from models.beliefs.belief import below
 from models.beliefs.bootstrap import Bootstrap, Resampling
-from models.beliefs.members import Tables, member_input, speak
-from models.networks.click import ClickNetwork, Params
-from models.types import Inputs, NoiseInput, Scope, Scores
+from models.beliefs.resampled import Resampled
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnlineBootstrap:
+class OnlineBootstrap(Resampled):
     """Needs no history, and learns at the pace of the stream.
 
-    Args:
-        members: K; 5 in [3].
-        tables: "own", complete models, or "shared", MLPs on the click model's embeddings.
+    Args: those of `Resampled`, and
         resampling: "poisson" [1], "double_or_nothing" [2], or "none": members differ in where they began.
-        scope: what shares a member: the candidates of a request, or all requests of a version.
     """
 
-    initial_lambda: ClassVar[float] = 1.0
-
-    members: int = 5
-    tables: Tables = "own"
     resampling: Resampling = "poisson"
-    scope: Scope = "request"
-
-    def __post_init__(self) -> None:
-        if not self.members >= 2:
-            raise ValueError(f"members must be at least 2 to differ, got {self.members}")
 
     @property
     def beliefs(self) -> tuple[Bootstrap]:
@@ -50,11 +32,3 @@ class OnlineBootstrap:
                 resampling=self.resampling,
             ),
         )
-
-    def noise(self, network: ClickNetwork) -> tuple[NoiseInput, ...]:
-        return (member_input(self.scope),)
-
-    def scores(self, network: ClickNetwork, params: Params, inputs: Inputs[Tensor]) -> Scores[Tensor]:
-        """See `models.registry.Exploration`."""
-        (belief,) = self.beliefs
-        return speak(belief.shape, network, params, below(belief, params), inputs)
