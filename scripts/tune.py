@@ -3,6 +3,7 @@
 import json
 import os
 import statistics
+import tomllib
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 from models.evaluation.worlds.world import TUNING_SEEDS, check_seeds
 from models.registry import METHODS, Strategy, build
 from scripts.runs import Record, Results, revision, run_all
-from scripts.tune_spaces import WITHOUT_LAMBDA, ask
+from scripts.tune_spaces import WITHOUT_LAMBDA, ask, begin, space
 from scripts.worlds import Learning, Life, Scale, scale_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ def tune(
     budget: Annotated[
         float | None, typer.Option(help="Hold every trial to this share of changed slots: all cost the same.")
     ] = None,
+    fixed: Annotated[
+        list[str], typer.Option("--set", help="Hold an option: NAME=VALUE, the value as in agerank.toml. Repeatable.")
+    ] = [],  # noqa: B006
     learning: Annotated[Learning, typer.Option("--protocol", help="As of `agerank report`.")] = Learning.STREAM,
     study: Annotated[Path, typer.Option(help="SQLite file of the study; it goes on where it was.")] = Path(
         "agerank-tune.db"
@@ -47,10 +51,11 @@ def tune(
 ) -> None:
     """Search the options of a method for those with the most clicks in simulated worlds.
 
-    A trial is worth the mean gain in expected clicks over greedy, of all worlds and seeds alike. Only seeds 0 to 99 are
-    used, and no report ever uses those.
+    A trial is worth the mean gain in expected clicks over greedy, of all worlds and seeds alike; the first is the
+    method as it is without options. Only seeds 0 to 99 are used, and no report ever uses those.
 
         agerank tune age --worlds r6b,ads_b --trials 40
+        agerank tune ensemble --set 'uncertainty="ucb"'
     """
     if method not in METHODS:
         raise typer.BadParameter(f"no method {method!r}; there are {', '.join(sorted(METHODS))}", param_hint="METHOD")
@@ -60,15 +65,21 @@ def tune(
     try:
         check_seeds(span, tuning=True)
         places = [(name, _scale(name, learning, visits)) for name in worlds.split(",")]
-        build(method, {"method": method, "budget": budget})
+        given = {**_given(fixed), **({} if budget is None else {"budget": budget})}
+        held = build(method, {"method": method, **given})
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    name = f"{method} {worlds} {learning} seeds {span.start}-{span.stop - 1} visits {visits} budget {budget}"
+    holding = " ".join(fixed) or "nothing"
+    name = f"{method} {worlds} {learning} seeds {span.start}-{span.stop - 1} visits {visits} budget {budget} {holding}"
+    searched = space(held, given)
     found = _study(name, study)
+    if not found.trials:
+        found.enqueue_trial(begin(held, searched))
     judge = _Judge(places, span, jobs or os.cpu_count() or 1, Results(runs), quiet=as_json)
 
     def objective(trial: "optuna.Trial") -> float:
-        options = ask(trial, method, budget)
+        asked = {name: value for name, value in ask(trial, searched).items() if value is not None}
+        options = {"method": method, **given, **asked}
         gains, changed = judge.gains(build(method, options))
         for key, value in (("options", options), ("gains", gains), ("changed", changed), ("revision", revision())):
             trial.set_user_attr(key, value)
@@ -76,6 +87,14 @@ def tune(
 
     found.optimize(objective, n_trials=max(trials - len(_complete(found)), 0))
     _print(found, name, as_json=as_json)
+
+
+def _given(fixed: Sequence[str]) -> dict[str, Any]:
+    """Raises ValueError: one is not NAME=VALUE."""
+    try:
+        return tomllib.loads("\n".join(fixed))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"--set takes NAME=VALUE as a line of agerank.toml has it: {error}") from None
 
 
 def _scale(world: str, learning: Learning, visits: int | None) -> Scale:

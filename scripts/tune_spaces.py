@@ -1,8 +1,10 @@
 """Which options of which method `agerank tune` searches, and where."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from models.registry import Strategy
 
 
 class Trial(Protocol):
@@ -19,6 +21,9 @@ class Range:
     low: float
     high: float
 
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
     def ask(self, trial: Trial, name: str) -> float:
         return trial.suggest_float(name, self.low, self.high, log=True)
 
@@ -29,14 +34,17 @@ class Choice:
 
     values: tuple[Any, ...]
 
+    def __contains__(self, value: Any) -> bool:
+        return value in self.values
+
     def ask(self, trial: Trial, name: str) -> Any:
         return trial.suggest_categorical(name, list(self.values))
 
 
 Space = dict[str, Range | Choice]
 
-#: How much is explored: of every method that takes a lambda.
-STRENGTH = Range(0.03, 30.0)
+#: How much is explored, in units of the lambda that a method begins with: of every method that takes one.
+STRENGTH = Range(0.03, 100.0)
 _SCOPES = Choice(("request", "version"))
 _BOTH = Choice(("thompson", "ucb"))
 _NOVELTY = Choice((None, 30.0, 100.0, 300.0, 1_000.0))
@@ -79,14 +87,21 @@ SPACES: dict[str, Space] = {
 WITHOUT_LAMBDA = ("greedy", "random", "epsilon_greedy")
 
 
-def space(method: str, *, budget: float | None) -> Space:
-    """What to search. With a budget the controller finds the strength."""
-    strength: Space = {} if budget is not None or method in WITHOUT_LAMBDA else {"lambda": STRENGTH}
-    return {**strength, **SPACES.get(method, {})}
+def space(fixed: Strategy, given: Collection[str]) -> Space:
+    """What to search: all but the options that were given. With a budget the controller finds the strength."""
+    begin = fixed.lambda_
+    free = fixed.budget is None and fixed.method not in WITHOUT_LAMBDA
+    strength: Space = {"lambda": Range(begin * STRENGTH.low, begin * STRENGTH.high)} if free else {}
+    every = {**strength, **SPACES.get(fixed.method, {})}
+    return {name: one for name, one in every.items() if name not in given}
 
 
-def ask(trial: Trial, method: str, budget: float | None) -> dict[str, Any]:
-    """One strategy of the space, as the settings have it."""
-    options = {name: one.ask(trial, name) for name, one in space(method, budget=budget).items()}
-    given = {name: value for name, value in options.items() if value is not None}
-    return {"method": method, **given, **({} if budget is None else {"budget": budget})}
+def ask(trial: Trial, searched: Space) -> dict[str, Any]:
+    """One point of the space."""
+    return {name: one.ask(trial, name) for name, one in searched.items()}
+
+
+def begin(fixed: Strategy, searched: Space) -> dict[str, Any]:
+    """The point of a method's own defaults, as far as the space holds them."""
+    options = {**fixed.options, "lambda": fixed.lambda_}
+    return {name: options[name] for name, one in searched.items() if options[name] in one}

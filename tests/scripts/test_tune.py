@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from models.registry import METHODS, build
 from scripts.cli import app
-from scripts.tune_spaces import SPACES, STRENGTH, WITHOUT_LAMBDA, Choice, Range, ask, space
+from scripts.tune_spaces import SPACES, STRENGTH, WITHOUT_LAMBDA, Choice, Range, ask, begin, space
 
 Invoke = Callable[..., Result]
 
@@ -32,19 +32,27 @@ class Corner:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_corner_of_a_space_is_a_strategy(method: str) -> None:
+    fixed = build(method, {})
+    searched = space(fixed, ())
     for end in (0, -1):
-        strategy = build(method, ask(Corner(end), method, None))
+        options = {name: value for name, value in ask(Corner(end), searched).items() if value is not None}
+        strategy = build(method, options)
         assert strategy.method == method
         assert strategy.budget is None
-        if "lambda" in space(method, budget=None):
-            assert strategy.lambda_ == (STRENGTH.low, STRENGTH.high)[end]
+        if "lambda" in searched:
+            assert strategy.lambda_ == fixed.lambda_ * (STRENGTH.low, STRENGTH.high)[end]
+    assert build(method, begin(fixed, searched)) == fixed
 
 
 def test_a_budget_takes_the_place_of_the_strength() -> None:
-    options = ask(Corner(0), "ensemble", 0.05)
-    assert options["budget"] == 0.05
-    assert "lambda" not in options
-    assert "lambda" in space("ensemble", budget=None)
+    assert "lambda" in space(build("ensemble", {}), ())
+    assert "lambda" not in space(build("ensemble", {"budget": 0.05}), ("budget",))
+
+
+def test_what_is_held_is_not_searched() -> None:
+    searched = space(build("age", {"rate": 0.2}), ("rate",))
+    assert "rate" not in searched
+    assert "mask_scope" in searched
 
 
 def test_spaces_are_of_methods_that_exist() -> None:
@@ -70,6 +78,7 @@ def test_a_study_is_recorded_and_goes_on(invoke: Invoke, tmp_path: Path) -> None
     assert len(done["trials"]) == 3
     gains = [trial["gain"] for trial in done["trials"]]
     assert gains == sorted(gains, reverse=True)
+    assert {"method": "epsilon_greedy", "epsilon": 0.1} in [trial["options"] for trial in done["trials"]]
     for trial in done["trials"]:
         assert trial["gain"] == pytest.approx(sum(trial["gains"]) / 2)
         build("epsilon_greedy", trial["options"])
@@ -85,6 +94,8 @@ def test_a_study_is_recorded_and_goes_on(invoke: Invoke, tmp_path: Path) -> None
         (("age", "--budget", 7), "budget must lie"),
         (("age", "--first-seed", 99), "for reports"),
         (("age", "--worlds", "mars"), "no world 'mars'"),
+        (("age", "--set", "rate"), "--set takes NAME=VALUE"),
+        (("age", "--set", "colour=1"), "unknown options"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(arguments: tuple[object, ...], message: str) -> None:
