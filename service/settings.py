@@ -6,10 +6,12 @@ Every setting is documented in docs/operations.md; a test fails where one is mis
 
 import os
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as PydanticSettingsError
 from redis.connection import parse_url
@@ -105,6 +107,13 @@ class Settings(BaseSettings):
     guard_pcoc_high: float = Field(2.0, ge=1)
     guard_normalised_entropy: float = Field(1.1, gt=0)
 
+    @field_validator("checkpoints_url")
+    @classmethod
+    def _object_storage_is_installed(cls, url: str | None) -> str | None:
+        if url and not find_spec("obstore"):
+            raise ValueError("object storage needs obstore: pip install 'agerank[objects]'")
+        return url
+
     @field_validator("redis_url")
     @classmethod
     def _redis_url_can_be_read(cls, url: SecretStr | None) -> SecretStr | None:
@@ -199,5 +208,9 @@ def read(config: Path | None = None, **given: Any) -> Settings:
     except PydanticSettingsError as error:
         raise SettingsError(f"{error}: tables and lists are given as JSON") from None
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, one['loc'])) or 'settings'}: {one['msg']}" for one in error.errors()]
-        raise SettingsError("\n".join(faults)) from None
+        raise SettingsError("\n".join(map(_fault, error.errors()))) from None
+
+
+def _fault(error: ErrorDetails) -> str:
+    said = error["ctx"]["error"] if error["type"] == "value_error" else error["msg"]  # else it begins "Value error, "
+    return f"{'.'.join(map(str, error['loc'])) or 'settings'}: {said}"

@@ -53,7 +53,6 @@ from service.checkpoints.pointer import (
     set_current,
 )
 from service.checkpoints.store import Store, StoreError, passes
-from service.errors import CheckpointError
 
 __all__ = [
     "CURRENT",
@@ -98,17 +97,9 @@ __all__ = [
 
 
 def open_store(place: Path | str) -> Store:
-    """The store in a folder, or behind the URL of object storage.
-
-    Raises, for a URL alone:
-        CheckpointError: no_object_storage, what it takes is not installed.
-        StoreError: it cannot be opened.
-    """
+    """The store in a folder, or behind the URL of object storage. Raises StoreError, for a URL alone."""
     if isinstance(place, Path):
         return LocalStore(place)
-    try:
-        from service.checkpoints.objects import open_url  # an extra
-    except ModuleNotFoundError:
-        advice = "checkpoints_url needs obstore: pip install 'agerank[objects]'"
-        raise CheckpointError("no_object_storage", advice) from None
+    from service.checkpoints.objects import open_url  # an extra
+
     return open_url(place)

@@ -62,6 +62,17 @@ def test_a_fault_in_our_own_modules_is_not_called_a_missing_extra() -> None:
     assert "Traceback" in run.stderr
 
 
+@pytest.mark.parametrize("command", [["serve"], ["train"], ["models", "list"]])
+def test_object_storage_without_its_extra_is_a_wrong_setting(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.setenv("AGERANK_CHECKPOINTS_URL", "s3://bucket/a")
+    run = CliRunner().invoke(app, command)
+    assert run.exit_code == 2
+    assert "Invalid value: checkpoints_url: object storage needs obstore: pip install 'agerank[objects]'" in run.output
+
+
 def test_every_extra_named_is_one_of_the_distribution() -> None:
     declared = set(metadata.metadata("agerank").get_all("Provides-Extra") or [])
     assert {extra for entry in COMMANDS.values() for extra in entry.extras.split(",")} <= declared

@@ -1,5 +1,6 @@
 """One file, overruled by the environment, overruled by arguments; and every fault said in words."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,13 @@ def test_the_checkpoints_lie_in_the_folder_or_behind_the_url_by_lane() -> None:
     for wrong in ("bucket/a", "file:///a", "https://x"):
         with pytest.raises(SettingsError, match="checkpoints_url"):
             read(checkpoints_url=wrong)
+
+
+def test_object_storage_without_obstore_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    assert read().checkpoints_url is None
+    with pytest.raises(SettingsError, match=r"checkpoints_url: .* pip install 'agerank\[objects\]'$"):
+        read(checkpoints_url="s3://bucket/a")
 
 
 @pytest.mark.parametrize("token", ["hunter2", "hunter2 of some length\n", " " * 16])
@@ -102,9 +110,9 @@ def test_a_file_that_is_not_toml_is_an_error(tmp_path: Path) -> None:
         ("port = 70000", "port"),
         ('lane = "../other"', "lane"),
         ("swap_poll_s = 0", "swap_poll_s"),
-        ("traffic = { greedy = 0.5 }", "sum to 0.5"),
+        ("traffic = { greedy = 0.5 }", "^traffic: the shares must sum to 1, they sum to 0.5$"),
         ("traffic = { greedy = 1.5, age_ts = -0.5 }", "traffic.greedy"),
-        ('default_strategy = "bandit"', "bandit"),
+        ('default_strategy = "bandit"', "^settings: default_strategy or traffic name .*bandit"),
         ("traffic = { bandit = 1.0 }", "bandit"),
         ('engine = "tensorflow"', "engine"),
         ('strategies = { "../up" = { method = "greedy" } }', "strategies"),

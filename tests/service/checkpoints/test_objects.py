@@ -1,7 +1,5 @@
 """Object storage: what a folder of a file system does by renaming is done here by what is written last."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,11 +87,3 @@ def test_a_store_that_cannot_be_reached_is_an_error_of_its_own(monkeypatch: pyte
         with pytest.raises(StoreError) as caught:
             call()
         assert "\n" not in str(caught.value)
-
-
-def test_without_obstore_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("obstore", "service.checkpoints.objects"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(CheckpointError, match=r"agerank\[objects\]"):
-        open_store("s3://bucket/lane")
-    assert checkpoints.versions(open_store(tmp_path)) == []
