@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from service.errors import ServiceError
 from service.scoring import app
 from service.settings import SettingsError, read
 
@@ -42,14 +43,11 @@ def serve(
     """
     try:
         settings = read(config, host=host, port=port)
-    except SettingsError as error:
-        raise typer.BadParameter(str(error)) from None
-    try:
         app.serve(settings, announce=lambda url: _announce(url, settings.lane, json))
     except SettingsError as error:
         raise typer.BadParameter(str(error)) from None
-    except OSError as error:
-        typer.echo(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}", err=True)
+    except (ServiceError, OSError) as error:
+        typer.echo(f"the scorer cannot start: {error}", err=True)
         raise typer.Exit(1) from None
 
 

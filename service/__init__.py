@@ -10,6 +10,7 @@
     checkpoints    versions on disk: saved whole or not at all, verified before use
     telemetry      every instrument; the registry is injected
     logs           the shape of log lines
+    ports          what cannot be listened on is told by the setting that names it
     settings       the only reader of file and environment, imported by entry points alone
     scoring/       the process that ranks      imports no torch
     training/      the process that learns

@@ -10,6 +10,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from service.ports import taking
 from service.scoring.connection import Connection, Limits
 
 _log = structlog.get_logger()
@@ -31,7 +32,7 @@ async def listening(app: ASGIApp, host: str, port: int, limits: Limits, *, grace
         grace_s: for requests in flight at its end.
 
     Raises:
-        OSError: the address is not ours to listen on.
+        OSError: the address is not ours to listen on; two scorers of a host need two of them.
     """
     config = uvicorn.Config(
         app,
@@ -45,7 +46,9 @@ async def listening(app: ASGIApp, host: str, port: int, limits: Limits, *, grace
         timeout_graceful_shutdown=grace_s,
     )
     server = _Within(config)
-    with _bound(host, port) as listener:
+    with taking("admin_port", host, port):
+        listener = socket.create_server((host, port))
+    with listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         _log.info("the admin port is open", host=host, port=listener.getsockname()[1])
         try:
@@ -53,11 +56,3 @@ async def listening(app: ASGIApp, host: str, port: int, limits: Limits, *, grace
         finally:
             server.should_exit = True
             await serving
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port))
-    except OSError as error:
-        _log.critical("cannot listen for the admin port", host=host, port=port, error=error.strerror)
-        raise

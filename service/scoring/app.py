@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from importlib import metadata
 from typing import Any
@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from service import logs
 from service.checkpoints import Store, open_store
 from service.connections import connect_async
+from service.ports import taking
 from service.scoring import item_routes, openapi, problems, routes
 from service.scoring.admin import Admin, create_admin
 from service.scoring.admin_server import listening
@@ -54,7 +55,7 @@ MAX_HEAD_BYTES = 64 * 1024
 SWITCH_S = 0.0005
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> Layered:
     """The app. It touches nothing outside before its lifespan begins."""
     metrics = ScorerMetrics(CollectorRegistry())
     ProcessCollector(registry=metrics.registry)
@@ -85,10 +86,10 @@ def _layers(settings: Settings, metrics: ScorerMetrics, app: ASGIApp) -> ASGIApp
     )
 
 
-def configuration(settings: Settings) -> uvicorn.Config:
-    """How uvicorn runs the app."""
+def configuration(app: Layered, settings: Settings) -> uvicorn.Config:
+    """How uvicorn runs the app of these settings."""
     return uvicorn.Config(
-        create_app(settings),
+        app,
         loop="uvloop",
         http=partial(Connection, _limits(settings)),  # type: ignore[arg-type]  # it is only called
         ws="none",
@@ -109,18 +110,22 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         announce: told the URL, once connections are taken.
 
     Raises:
-        OSError: the address is not ours to listen on.
+        OSError: an address is not ours to listen on, the data directory not ours to write.
         SettingsError: the engine is not installed.
+        StreamError: the log's server cannot be started.
     """
     if settings.engine == "native":
         _check_kernel()
     logs.configure(settings.log_format)
-    config = configuration(settings)
+    app = create_app(settings)
+    config = configuration(app, settings)
     # What is here by now stays: a full collection over it stops everything for 50 ms, without it for none.
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_S)
-    with socket.create_server((settings.host, settings.port), backlog=config.backlog) as listener:
+    with taking("port", settings.host, settings.port):
+        listener = socket.create_server((settings.host, settings.port), backlog=config.backlog)
+    with listener, suppress(SystemExit):  # of uvicorn, where the app does not start
         host, port = listener.getsockname()[:2]
         announce(f"http://{host}:{port}")
         server = uvicorn.Server(config)
@@ -128,7 +133,7 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
             signal.signal(stop, lambda *_: None)  # uvicorn raises it again when all is done: no failure of ours
         server.run(sockets=[listener])
     if not server.started:
-        raise SystemExit(3)  # the lifespan has logged why
+        raise app.failure or SystemExit(3)  # the log has the traceback
 
 
 @asynccontextmanager
@@ -139,13 +144,8 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
         client = connect_async(url, name="agerank-scorer")
         stack.push_async_callback(client.aclose)
         names = StreamNames(settings.redis_prefix, settings.partitions)
-        outbox = Outbox(
-            client,
-            names,
-            capacity=settings.served_queue_entries,
-            maxlen=settings.stream_max_entries,
-            metrics=metrics,
-        )
+        maxlen = settings.stream_max_entries
+        outbox = Outbox(client, names, capacity=settings.served_queue_entries, maxlen=maxlen, metrics=metrics)
         stack.push_async_callback(outbox.flush, settings.shutdown_grace_s)
         await stack.enter_async_context(running(outbox.run()))
         batcher = None
@@ -165,7 +165,7 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
             outbox=outbox,
             metrics=metrics,
         )
-        catalog = Catalog(client, names, max_items=settings.max_items, maxlen=settings.stream_max_entries)
+        catalog = Catalog(client, names, max_items=settings.max_items, maxlen=maxlen)
         feed = ItemFeed(catalog, metrics)
         await stack.enter_async_context(running(feed.run()))
         store = open_store(settings.store)
@@ -184,7 +184,7 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
             max_events=settings.max_events,
             remember_s=max(REMEMBER_WINDOWS * settings.attribution_window_s, REMEMBER_AT_LEAST_S),
             timeout_s=settings.deadline_s,
-            maxlen=settings.stream_max_entries,
+            maxlen=maxlen,
             metrics=metrics,
         )
         items = ItemEdits(
@@ -205,7 +205,6 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
             max_body_bytes=settings.max_body_bytes,
         )
         if settings.admin_token:
-            maxlen = settings.stream_max_entries
             admin = Admin(store=store, lane=settings.lane, client=client, names=names, maxlen=maxlen)
             app = create_admin(admin, settings.admin_token.get_secret_value())
             grace_s = math.ceil(settings.shutdown_grace_s)

@@ -23,6 +23,7 @@ from service import logs
 from service.checkpoints import Store, open_store
 from service.connections import connect
 from service.errors import ServiceError
+from service.ports import taking
 from service.settings import Settings, SettingsError, read
 from service.streams import StreamNames
 from service.telemetry import TrainerMetrics
@@ -66,7 +67,8 @@ def train(settings: Settings, *, burst: bool = False) -> tuple[Progress, int]:
         if ranks.rank == 0:
             stack.enter_context(store.lock())
         port = settings.trainer_port and settings.trainer_port + ranks.rank
-        server, _ = start_http_server(port, settings.trainer_host, metrics.registry)
+        with taking("trainer_port", settings.trainer_host, port):
+            server, _ = start_http_server(port, settings.trainer_host, metrics.registry)
         stack.callback(server.server_close)
         stack.callback(server.shutdown)
         client = stack.enter_context(connect(redis_url(settings, stack), name="agerank-trainer"))

