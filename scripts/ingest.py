@@ -85,10 +85,10 @@ def ingest(
     Lines that cannot be used are counted by reason, and the first of each is named. A file that does not fit the spec
     is refused before anything is written. So is a log that begins before something the streams already hold.
     """
+    zone = _zone(timezone)
     try:
-        zone = ZoneInfo(timezone)
         settings = read(config, features=spec)
-    except (ZoneInfoNotFoundError, ValueError) as error:  # SettingsError is one
+    except SettingsError as error:
         raise typer.BadParameter(str(error)) from None
     report = Report(zone, since=evaluate_from.date() if evaluate_from else None)
     skipped = Skipped()
@@ -116,6 +116,13 @@ def ingest(
         Console().print(table(rows))
     if not written:
         raise typer.Exit(1)
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):  # not there, or a path out of the zones
+        raise typer.BadParameter(f"there is no time zone {name!r}", param_hint="--timezone") from None
 
 
 def _ingest(

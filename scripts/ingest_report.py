@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import date, datetime, tzinfo
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def table(rows: Iterable[dict[str, Any]]) -> Table:
     for number, column in enumerate(("window", "examples", "AUC", "log loss", "PCOC")):
         shown.add_column(column, justify="right" if number else "left")
     for row in rows:
-        measured = (f"{row[name]:.4f}" for name in ("auc", "log_loss", "pcoc"))
+        measured = ("-" if isnan(row[name]) else f"{row[name]:.4f}" for name in ("auc", "log_loss", "pcoc"))
         shown.add_row(row["window"], f"{row['examples']:,}", *measured)
     return shown
 

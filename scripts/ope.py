@@ -133,18 +133,24 @@ def _print(logged: Logged, found: dict[str, Estimate]) -> None:
     for name in ("estimator", "value", "95 % interval"):
         table.add_column(name, justify="left" if name == "estimator" else "right")
     for name, one in found.items():
-        table.add_row(name, f"{one.value:.5f}", f"{one.low:.5f} to {one.high:.5f}")
+        table.add_row(name, *_texts(one, digits=5))
     console.print(table)
+    weight, interval = _texts(about.mean, digits=3)
     console.print(
         f"the target might have shown {about.matched:,} of them; effective sample {about.effective:,.0f}; "
-        f"largest weight {about.largest:,.1f}; mean weight {about.mean.value:.3f} "
-        f"({about.mean.low:.3f} to {about.mean.high:.3f}); {about.certain:,} with propensity 1"
+        f"largest weight {about.largest:,.1f}; mean weight {weight} ({interval}); {about.certain:,} with propensity 1"
     )
     if not about.mean.low <= 1.0 <= about.mean.high:
         console.print("the mean weight is not 1: the log lacks what the target shows, or its propensities are wrong")
     rows = Table(title="overlap")
-    for name in ("propensity from", "impressions", "share of the weight", "largest weight"):
+    for name in ("propensity at least", "impressions", "share of the weight", "largest weight"):
         rows.add_column(name, justify="right")
     for row in overlap(logged):
         rows.add_row(f"{row.propensity:g}", f"{row.impressions:,}", f"{row.share:.1%}", f"{row.largest:,.1f}")
     console.print(rows)
+
+
+def _texts(one: Estimate, *, digits: int) -> tuple[str, str]:
+    """Value and interval; "-" for what so few impressions do not tell."""
+    value, low, high = ("-" if isnan(number) else f"{number:.{digits}f}" for number in one)
+    return value, f"{low} to {high}"

@@ -184,6 +184,14 @@ def test_a_line_that_cannot_be_used_is_named(invoke: Command, tmp_path: Path, li
     assert message in error
 
 
+def test_one_impression_tells_no_interval(invoke: Command, tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(msgspec.json.encode(Line(reward=1.0, propensity=0.5, target=0.0)) + b"\n")
+    found = invoke("ope", "--log", path).stdout
+    assert "nan" not in found
+    assert "- to -" in found
+
+
 def test_a_file_that_is_not_there_is_named(invoke: Command, tmp_path: Path) -> None:
     done = invoke("ope", "--log", tmp_path / "none.jsonl")
     assert done.exit_code == 2
