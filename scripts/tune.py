@@ -4,7 +4,7 @@ import json
 import os
 import statistics
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +15,7 @@ from rich.console import Console
 from models.evaluation.worlds.world import TUNING_SEEDS, check_seeds
 from models.registry import METHODS, Strategy, build
 from scripts.runs import Record, Results, revision, run_all
-from scripts.tune_spaces import WITHOUT_LAMBDA, ask, begin, space
+from scripts.tune_spaces import WITHOUT_LAMBDA, Choice, Space, ask, begin, space
 from scripts.worlds import Learning, Life, Scale, scale_of
 
 if TYPE_CHECKING:
@@ -39,6 +39,12 @@ def tune(
     fixed: Annotated[
         list[str], typer.Option("--set", help="Hold an option: NAME=VALUE, the value as in agerank.toml. Repeatable.")
     ] = [],  # noqa: B006
+    tried: Annotated[
+        list[str],
+        typer.Option(
+            "--try", help="Search a grid instead: NAME=[VALUE, ...]; other options stay as they are. Repeatable."
+        ),
+    ] = [],  # noqa: B006
     learning: Annotated[Learning, typer.Option("--protocol", help="As of `agerank report`.")] = Learning.STREAM,
     study: Annotated[Path, typer.Option(help="SQLite file of the study; it goes on where it was.")] = Path(
         "agerank-tune.db"
@@ -55,7 +61,7 @@ def tune(
     method as it is without options. Only seeds 0 to 99 are used, and no report ever uses those.
 
         agerank tune age --worlds r6b,ads_b --trials 40
-        agerank tune ensemble --set 'uncertainty="ucb"'
+        agerank tune ensemble --set 'uncertainty="ucb"' --try 'lambda=[0.1, 0.3, 1.0]'
     """
     if method not in METHODS:
         raise typer.BadParameter(f"no method {method!r}; there are {', '.join(sorted(METHODS))}", param_hint="METHOD")
@@ -65,15 +71,17 @@ def tune(
     try:
         check_seeds(span, tuning=True)
         places = [(name, _scale(name, learning, visits)) for name in worlds.split(",")]
-        given = {**_given(fixed), **({} if budget is None else {"budget": budget})}
-        held = build(method, {"method": method, **given})
+        given = {**_lines(fixed, "--set"), **({} if budget is None else {"budget": budget})}
+        held, grid = build(method, {"method": method, **given}), _grid(tried)
+        for point in product(*grid.values()):
+            build(method, {"method": method, **given, **dict(zip(grid, point, strict=True))})
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    holding = " ".join(fixed) or "nothing"
-    name = f"{method} {worlds} {learning} seeds {span.start}-{span.stop - 1} visits {visits} budget {budget} {holding}"
-    searched = space(held, given)
-    found = _study(name, study)
-    if not found.trials:
+    setting = f"{worlds} {learning} seeds {span.start}-{span.stop - 1} visits {visits} budget {budget}"
+    name = " ".join([method, setting, *fixed, *(f"try {one}" for one in tried)])
+    searched: Space = {one: Choice(tuple(values)) for one, values in grid.items()} or space(held, given)
+    found = _study(name, study, grid)
+    if not (found.trials or grid):
         found.enqueue_trial(begin(held, searched))
     judge = _Judge(places, span, jobs or os.cpu_count() or 1, Results(runs), quiet=as_json)
 
@@ -89,12 +97,21 @@ def tune(
     _print(found, name, as_json=as_json)
 
 
-def _given(fixed: Sequence[str]) -> dict[str, Any]:
+def _lines(lines: Sequence[str], option: str) -> dict[str, Any]:
     """Raises ValueError: one is not NAME=VALUE."""
     try:
-        return tomllib.loads("\n".join(fixed))
+        return tomllib.loads("\n".join(lines))
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"--set takes NAME=VALUE as a line of agerank.toml has it: {error}") from None
+        raise ValueError(f"{option} takes NAME=VALUE as a line of agerank.toml has it: {error}") from None
+
+
+def _grid(tried: Sequence[str]) -> dict[str, list[Any]]:
+    """Raises ValueError: one is not a list of values."""
+    grid = _lines(tried, "--try")
+    for name, values in grid.items():
+        if not (isinstance(values, list) and values):
+            raise ValueError(f"--try takes NAME=[VALUE, ...], got {name} = {values!r}")
+    return grid
 
 
 def _scale(world: str, learning: Learning, visits: int | None) -> Scale:
@@ -124,7 +141,7 @@ class _Judge:
         return run_all(lives, title=strategy.name, processes=self._processes, quiet=self._quiet, results=self._results)
 
 
-def _study(name: str, path: Path) -> "optuna.Study":
+def _study(name: str, path: Path, grid: Mapping[str, list[Any]]) -> "optuna.Study":
     try:
         import optuna  # an extra that nothing else needs: the help and the checks before this do without
     except ModuleNotFoundError:
@@ -136,7 +153,7 @@ def _study(name: str, path: Path) -> "optuna.Study":
         storage=f"sqlite:///{path}",
         load_if_exists=True,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=len(name)),
+        sampler=optuna.samplers.GridSampler(grid, seed=0) if grid else optuna.samplers.TPESampler(seed=len(name)),
     )
 
 

@@ -86,6 +86,16 @@ def test_a_study_is_recorded_and_goes_on(invoke: Invoke, tmp_path: Path) -> None
     assert "the best of 3 trials" in invoke("epsilon_greedy", "--trials", 3).stdout
 
 
+def test_a_grid_is_searched_to_its_end_and_no_further(invoke: Invoke) -> None:
+    done = invoke(
+        "epsilon_greedy", "--trials", 9, "--try", "epsilon=[0.1, 0.3]", "--set", 'estimate="model"', "--json"
+    )
+    assert done.exit_code == 0, done.output
+    options = [trial["options"] for trial in json.loads(done.stdout)["trials"]]
+    assert sorted(one.pop("epsilon") for one in options) == [0.1, 0.3]
+    assert options == [{"method": "epsilon_greedy", "estimate": "model"}] * 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -96,6 +106,8 @@ def test_a_study_is_recorded_and_goes_on(invoke: Invoke, tmp_path: Path) -> None
         (("age", "--worlds", "mars"), "no world 'mars'"),
         (("age", "--set", "rate"), "--set takes NAME=VALUE"),
         (("age", "--set", "colour=1"), "unknown options"),
+        (("age", "--try", "rate=0.1"), "--try takes NAME=[VALUE, ...]"),
+        (("age", "--try", "rate=[0.1, 7.0]"), "rate must"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(arguments: tuple[object, ...], message: str) -> None:
