@@ -9,7 +9,6 @@ where to go on. What is then read for a second time is dropped by the join, whic
 at least two attribution windows.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -82,15 +81,16 @@ class GapFinder:
             before: positions before the last read.
             entries: that it gave.
         """
-        after = {**before, **{one.stream: one.position for one in entries}}
-        read = Counter(one.stream for one in entries)
+        read: dict[str, list[str]] = {stream: [] for stream in self._known}
+        for entry in entries:
+            read[entry.stream].append(entry.position)
         gaps, now = [], {}
         for seen in self._look(before):
-            stream, position = seen.stream, after.get(seen.stream, START)
-            gap, known = self._gap(seen, before.get(stream, START), position), self._known[stream]
-            if gap and (gap.reason != "trimmed" or known.trimmed != before.get(stream, START)):
+            stream, position = seen.stream, before.get(seen.stream, START)
+            gap, known = self._gap(seen, position, read[stream]), self._known[stream]
+            if gap and (gap.reason != "trimmed" or known.trimmed != position):
                 gaps.append(gap)
-            now[stream] = _now(seen, known, gap, before.get(stream, START), position, read[stream])
+            now[stream] = _now(seen, known, gap, position, read[stream])
         self._known = now  # not before: a call that fails is made again
         return gaps
 
@@ -109,8 +109,9 @@ class GapFinder:
             for stream, ours, last, info, time in rows
         ]
 
-    def _gap(self, seen: _Seen, before: str, after: str) -> Gap | None:
+    def _gap(self, seen: _Seen, before: str, read: Sequence[str]) -> Gap | None:
         stream, info, known = seen.stream, seen.info, self._known[seen.stream]
+        after = read[-1] if read else before
         last = max(known.last, before, key=order)
         if info is None:
             return None if last == after == START else Gap(stream, "emptied", START)
@@ -119,9 +120,11 @@ class GapFinder:
             if info.first is None or order(info.first) > order(last):
                 return Gap(stream, "emptied", START if info.first is None else after)
             return Gap(stream, "restored", self._back(stream, before) if missing else after)
-        if order(info.deleted) <= order(before) and (info.removed or 0) <= (known.read or -1):
-            return None  # counted: also where the very entry at our position is gone, and no other
-        return Gap(stream, "trimmed", after) if lost(info.raw, before) else None
+        count = _count(info, known, before)
+        # Where it is known, the very entry at our position may be gone, too, and some of what was read just now.
+        unread = count is None or (info.removed or 0) > count + _trimmed(info, read)
+        deleted = order(info.deleted) > order(before)
+        return Gap(stream, "trimmed", after) if (unread or deleted) and lost(info.raw, before) else None
 
     def _back(self, stream: str, position: str) -> str:
         """The last entry that is an attribution window older than a position."""
@@ -145,23 +148,35 @@ def _anew(info: _Info, known: _Known, before: str) -> bool:
     return info.added < (known.added or 0) or (gone and info.removed < (known.read or 1))
 
 
-def _now(seen: _Seen, known: _Known, gap: Gap | None, before: str, after: str, read: int) -> _Known:
+def _count(info: _Info, known: _Known, before: str) -> int | None:
+    """How many of the entries ever added come up to our position, None where we cannot tell."""
+    if info.added is None:
+        return None
+    return 0 if known.read is None and before == START else known.read
+
+
+def _trimmed(info: _Info, read: Sequence[str]) -> int:
+    """How many of these entries, which stood a moment ago, do not any more."""
+    return len(read) if info.first is None else sum(order(one) < order(info.first) for one in read)
+
+
+def _now(seen: _Seen, known: _Known, gap: Gap | None, before: str, read: Sequence[str]) -> _Known:
     """What is known from now on.
 
     Args:
-        before, after: our positions.
-        read: entries between them.
+        before: our position before the last read.
+        read: the entries that it gave.
     """
     info = seen.info
     if info is None:
         return _Known()
     if gap:
         count = info.removed if gap.position == START else None
-    elif after == info.newest:
+    elif (read[-1] if read else before) == info.newest:
         count = info.added
     else:
-        so_far = 0 if known.read is None and before == START else known.read
-        count = None if so_far is None else so_far + read
+        count = _count(info, known, before)
+        count = None if count is None else count + len(read)
     # What lies far ahead may come back to now under another id.
     ahead = info.last is not None and order(info.last)[0] > seen.now_ms + FUTURE_MS
     last = START if info.last is None or ahead else info.last

@@ -33,9 +33,16 @@ class Reading:
     def add(self, *ids: int) -> None:
         append_batch(self.client, [(self.stream, b"", f"{one}-0") for one in ids])
 
-    def read(self) -> tuple[list[int], list[Gap]]:
+    def read(self, *, trim_to: int | None = None) -> tuple[list[int], list[Gap]]:
+        """What is read, and what is missed then.
+
+        Args:
+            trim_to: between the two so many entries are left.
+        """
         before = dict(self.positions)
         entries: list[Entry] = self.reader.read(before, block_ms=0)
+        if trim_to is not None:
+            self.client.xtrim(self.stream, maxlen=trim_to, approximate=False)
         self.positions |= {one.stream: one.position for one in entries}
         gaps = self.gaps.find(before, entries)
         self.positions |= {one.stream: one.position for one in gaps}
@@ -93,6 +100,31 @@ def test_nor_is_it_one_for_who_began_at_the_start_and_is_behind(reading: Reading
     assert reading.read() == ([1, 2], [])
     reading.client.xtrim(reading.stream, maxlen=3, approximate=False)
     assert reading.read() == ([3, 4], [])
+
+
+def test_what_is_trimmed_once_it_is_read_is_no_loss_for_who_is_behind(reading: Reading) -> None:
+    reading.reader = LogReader(reading.client, reading.names, count=3)
+    reading.add(1, 2, 3, 4, 5, 6, 7, 8, 9)
+    assert reading.read(trim_to=8) == ([1, 2, 3], [])
+    assert reading.read(trim_to=4) == ([4, 5, 6], [])  # all but one of them
+    reading.client.xtrim(reading.stream, maxlen=2, approximate=False)
+    assert reading.read(trim_to=1) == ([8, 9], reading.gap("trimmed", "9-0"))  # 7 was not read, 8 was
+
+
+def test_a_server_that_does_not_count_tells_who_is_behind_of_it_too(reading: Reading) -> None:
+    """As before 7.0: XINFO STREAM is poorer."""
+    known = {"length", "first-entry", "last-entry", "last-generated-id"}
+    parse = reading.client.response_callbacks["XINFO STREAM"]
+
+    def poorer(reply: object, **given: object) -> dict[str, object]:
+        return {name: value for name, value in parse(reply, **given).items() if name in known}
+
+    reading.client.set_response_callback("XINFO STREAM", poorer)
+    reading.reader = LogReader(reading.client, reading.names, count=2)
+    reading.add(1, 2, 3, 4, 5, 6)
+    assert reading.read() == ([1, 2], [])
+    reading.client.xtrim(reading.stream, maxlen=2, approximate=False)
+    assert reading.read() == ([5, 6], reading.gap("trimmed", "6-0"))
 
 
 def test_a_stream_that_is_gone_begins_anew_whatever_its_ids(reading: Reading) -> None:
