@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     answer_timeout_s: Seconds = 10.0
     keep_alive_s: Seconds = 75.0  # longer than the idle time of common load balancers: they close first
     served_queue_entries: Positive = 10_000
+    served_queue_bytes: Positive = 256 * 1024 * 1024
     swap_poll_s: Seconds = 0.5
     shutdown_grace_s: Seconds = 5.0
     admin_host: str = "127.0.0.1"

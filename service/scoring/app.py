@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import math
 import signal
 import socket
 import sys
@@ -21,11 +20,10 @@ from service import logs
 from service.checkpoints import Store, open_store
 from service.connections import connect_async
 from service.ports import taking
-from service.scoring import item_routes, openapi, problems, routes
+from service.scoring import item_routes, openapi, problems, routes, server
 from service.scoring.admin import Admin, create_admin
-from service.scoring.admin_server import listening
 from service.scoring.catalog import Catalog
-from service.scoring.connection import Connection, Limits
+from service.scoring.connection import Limits
 from service.scoring.engines import kernel
 from service.scoring.engines.batching import Batcher
 from service.scoring.experiments import Traffic
@@ -88,18 +86,8 @@ def _layers(settings: Settings, metrics: ScorerMetrics, app: ASGIApp) -> ASGIApp
 
 def configuration(app: Layered, settings: Settings) -> uvicorn.Config:
     """How uvicorn runs the app of these settings."""
-    return uvicorn.Config(
-        app,
-        loop="uvloop",
-        http=partial(Connection, _limits(settings)),  # type: ignore[arg-type]  # it is only called
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # nobody asks where a request came from
-        timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # a fraction will do
-        timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s),
-    )
+    grace_s, keep_alive_s = settings.shutdown_grace_s, settings.keep_alive_s
+    return server.configuration(app, _limits(settings), grace_s=grace_s, timeout_keep_alive=keep_alive_s, loop="uvloop")
 
 
 def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
@@ -128,11 +116,11 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     with listener, suppress(SystemExit):  # of uvicorn, where the app does not start
         host, port = listener.getsockname()[:2]
         announce(f"http://{host}:{port}")
-        server = uvicorn.Server(config)
+        scorer = uvicorn.Server(config)
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, lambda *_: None)  # uvicorn raises it again when all is done: no failure of ours
-        server.run(sockets=[listener])
-    if not server.started:
+        scorer.run(sockets=[listener])
+    if not scorer.started:
         raise app.failure or SystemExit(3)  # the log has the traceback
 
 
@@ -145,7 +133,14 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
         stack.push_async_callback(client.aclose)
         names = StreamNames(settings.redis_prefix, settings.partitions)
         maxlen = settings.stream_max_entries
-        outbox = Outbox(client, names, capacity=settings.served_queue_entries, maxlen=maxlen, metrics=metrics)
+        outbox = Outbox(
+            client,
+            names,
+            capacity=settings.served_queue_entries,
+            max_bytes=settings.served_queue_bytes,
+            maxlen=maxlen,
+            metrics=metrics,
+        )
         stack.push_async_callback(outbox.flush, settings.shutdown_grace_s)
         await stack.enter_async_context(running(outbox.run()))
         batcher = None
@@ -207,8 +202,8 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
         if settings.admin_token:
             admin = Admin(store=store, lane=settings.lane, client=client, names=names, maxlen=maxlen)
             app = create_admin(admin, settings.admin_token.get_secret_value())
-            grace_s = math.ceil(settings.shutdown_grace_s)
-            port = listening(app, settings.admin_host, settings.admin_port, _limits(settings), grace_s=grace_s)
+            address, grace_s = (settings.admin_host, settings.admin_port), settings.shutdown_grace_s
+            port = server.listening(app, *address, _limits(settings), grace_s=grace_s)
             await stack.enter_async_context(port)
         yield {"scorer": scorer}
 
@@ -244,6 +239,6 @@ async def _embedded(settings: Settings, stack: AsyncExitStack) -> str:
     """URL of the embedded server, shared with the trainer of the same data_dir."""
     from service.valkey import connect_or_start  # an extra that a scorer with a Redis of its own does without
 
-    server = await asyncio.to_thread(connect_or_start, settings.data_dir / "redis")
-    stack.push_async_callback(asyncio.to_thread, server.stop)
-    return server.url
+    embedded = await asyncio.to_thread(connect_or_start, settings.data_dir / "redis")
+    stack.push_async_callback(asyncio.to_thread, embedded.stop)
+    return embedded.url

@@ -14,7 +14,7 @@ from service.events import Served, encode
 from service.streams import StreamNames
 from service.telemetry import ScorerMetrics
 
-#: Of one round trip. To encode and send so much takes a millisecond, for which rankings wait.
+#: Of one round trip. To send so much takes a millisecond, for which rankings wait.
 BATCH, BATCH_BYTES = 64, 256 * 1024  # records; the last of them may go beyond the bytes
 LINGER_S = 0.05  # records gather so long, so that under load one round trip carries many
 IDLE_S = 1.0  # with nothing to write, Redis is asked so often whether it is there
@@ -24,7 +24,7 @@ _log = structlog.get_logger()
 
 
 class Outbox:
-    """A bounded queue, and the one task that empties it.
+    """A bounded queue of encoded records, and the one task that empties it.
 
     When it is full the newest record is dropped: its caller, and no other, is still here to be told, and the records
     before it are those whose clicks are already on their way.
@@ -33,6 +33,7 @@ class Outbox:
         client: of the log.
         names: its streams.
         capacity: records that wait, at most.
+        max_bytes: of them. The last may go beyond: see docs/operations.md for how large one can be.
         maxlen: about how many entries the streams keep.
     """
 
@@ -42,23 +43,27 @@ class Outbox:
         names: StreamNames,
         *,
         capacity: int,
+        max_bytes: int,
         maxlen: int,
         metrics: ScorerMetrics,
     ) -> None:
         #: Whether Redis answered when it was last asked.
         self.available = False
         self._client, self._names = client, names
-        self._capacity, self._maxlen, self._metrics = capacity, maxlen, metrics
-        self._queue: deque[Served] = deque()
+        self._capacity, self._max_bytes, self._maxlen, self._metrics = capacity, max_bytes, maxlen, metrics
+        self._queue: deque[tuple[str, bytes]] = deque()  # each with its stream
+        self._bytes = 0
         self._filled = asyncio.Event()
         metrics.served_queue.set_function(lambda: len(self._queue))
 
     def put(self, record: Served) -> bool:
         """False where the queue is full: the record is dropped."""
-        if len(self._queue) >= self._capacity:
+        if len(self._queue) >= self._capacity or self._bytes >= self._max_bytes:
             self._metrics.served_records.labels("dropped").inc()
             return False
-        self._queue.append(record)
+        content = encode(record)
+        self._queue.append((self._names.served(record.request_id), content))
+        self._bytes += len(content)
         self._filled.set()
         return True
 
@@ -94,18 +99,18 @@ class Outbox:
             batch = self._next()
             await append_served(self._client, batch, self._maxlen)
             for _ in batch:  # only now: a record leaves the queue when Redis has it
-                self._queue.popleft()
+                self._bytes -= len(self._queue.popleft()[1])
             self._metrics.served_records.labels("written").inc(len(batch))
 
     def _next(self) -> list[tuple[str, bytes]]:
-        """The oldest records, each with its stream: as many as one round trip takes."""
+        """The oldest records: as many as one round trip takes."""
         batch: list[tuple[str, bytes]] = []
         size = 0
-        for record in self._queue:
+        for entry in self._queue:
             if len(batch) == BATCH or size >= BATCH_BYTES:
                 break
-            batch.append((self._names.served(record.request_id), encode(record)))
-            size += len(batch[-1][1])
+            batch.append(entry)
+            size += len(entry[1])
         return batch
 
     async def _gather(self) -> None:

@@ -1,6 +1,7 @@
 """A ranking told to the caller and to the trainer: both can be checked against each other and recomputed."""
 
 import asyncio
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from service.scoring.answers import shown, to_response, to_served
 from service.scoring.ranking import Loaded, Terms, encode_rows, rank
 from service.scoring.schemas import Candidate, RankRequest, RankResponse
 
+IDS = ("seen", "b", "c", "d", "e", "f")
+
 
 def answered(
-    loaded: Loaded, strategy: str, *, bid: float | None = None, bucket: int | None = None
+    loaded: Loaded, strategy: str, *, ids: Sequence[str] = IDS, bid: float | None = None, bucket: int | None = None
 ) -> tuple[RankResponse, Served]:
-    candidates = [Candidate(id=one, features={"topics": [one]}, bid=bid) for one in ("seen", "b", "c", "d", "e", "f")]
+    candidates = [Candidate(id=one, features={"topics": [one]}, bid=bid) for one in ids]
     request = RankRequest(candidates=candidates)
     terms, rows = Terms("r", strategy, bucket, 2**64 - 1, 4, explain=True), encode_rows(loaded, request)
     ranking = asyncio.run(rank(loaded, rows, terms, check=lambda: None))
@@ -39,6 +42,15 @@ def test_the_record_says_what_the_answer_says(loaded: Loaded, strategy: str) -> 
     assert [item.explored for item in response.items] == served.explored
     assert (response.experiment.bucket, served.bucket) == (3, 3)
     assert (served.version, served.lane, served.seed, served.time_ms) == (7, "default", 2**64 - 1, 12)
+
+
+def test_a_record_is_no_larger_than_the_documents_say(loaded: Loaded) -> None:
+    """Whatever ids and features a caller sends."""
+    longest = [chr(0x1F600 + number) * events.MAX_ID_LENGTH for number in range(6)]
+    _, served = answered(loaded, "sampled", ids=longest)
+    (_, context), (shown, slots) = (index.shape for index, _ in (served.context(), served.items()))
+    assert shown == 4
+    assert 4_000 < len(events.encode(served)) <= shown * (8 * slots + 1_100) + 8 * context + 2_000
 
 
 @pytest.mark.parametrize("strategy", ["age_ts", "age_ucb", "sampled"])

@@ -28,9 +28,13 @@ def record(number: int) -> Served:
 
 
 @asynccontextmanager
-async def outbox(url: str, names: StreamNames, *, capacity: int = 1_000, idle: bool = False) -> AsyncIterator[Outbox]:
+async def outbox(
+    url: str, names: StreamNames, *, capacity: int = 1_000, max_bytes: int = 10**9, idle: bool = False
+) -> AsyncIterator[Outbox]:
     client = connect_async(url, name="test-outbox")
-    box = Outbox(client, names, capacity=capacity, maxlen=10_000, metrics=ScorerMetrics(CollectorRegistry()))
+    box = Outbox(
+        client, names, capacity=capacity, max_bytes=max_bytes, maxlen=10_000, metrics=ScorerMetrics(CollectorRegistry())
+    )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(client.aclose)
         if not idle:
@@ -99,6 +103,16 @@ async def test_a_full_queue_drops_the_newest(client: redis.Redis, redis_url: str
         await box.flush(5.0)
         assert sorted(one.seed for one in written(client, names)) == [0, 1, 2]
         assert box.put(record(5))  # there is room again
+
+
+async def test_so_does_one_that_is_full_of_bytes(client: redis.Redis, redis_url: str, names: StreamNames) -> None:
+    """The last that it takes may go beyond: no record is too large."""
+    bound = len(events.encode(record(0))) + 1
+    async with outbox(redis_url, names, max_bytes=bound, idle=True) as box:
+        assert [box.put(record(number)) for number in range(3)] == [True, True, False]
+        await box.flush(5.0)
+        assert sorted(one.seed for one in written(client, names)) == [0, 1]
+        assert box.put(record(3))
 
 
 async def test_shutdown_writes_what_is_left(client: redis.Redis, redis_url: str, names: StreamNames) -> None:

@@ -27,7 +27,7 @@ async def make(loaded: Loaded, redis_url: str, names: StreamNames) -> AsyncItera
 
     def ranker(traffic: dict[str, float] | None = None, *, available: bool = True, capacity: int = 100) -> Ranker:
         metrics = ScorerMetrics(CollectorRegistry())
-        outbox = Outbox(client, names, capacity=capacity, maxlen=1, metrics=metrics)
+        outbox = Outbox(client, names, capacity=capacity, max_bytes=1_000_000, maxlen=1, metrics=metrics)
         outbox.available = available
         ranker = Ranker(
             lane="default",

@@ -49,7 +49,7 @@ class Bench:
         self.metrics = ScorerMetrics(CollectorRegistry())
         self.names = StreamNames(settings.redis_prefix, 1)
         self.client = client
-        outbox = Outbox(client, self.names, capacity=1, maxlen=1, metrics=self.metrics)
+        outbox = Outbox(client, self.names, capacity=1, max_bytes=1, maxlen=1, metrics=self.metrics)
         self.ranker = Ranker(
             lane="default",
             default_strategy="greedy",

@@ -1,10 +1,12 @@
-"""The admin port's own server: in the scorer's process, on its loop, and closed with it."""
+"""How uvicorn serves our apps: the API's, and the admin port's on the same loop."""
 
 import asyncio
+import math
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from typing import Any
 
 import structlog
 import uvicorn
@@ -16,6 +18,26 @@ from service.scoring.connection import Connection, Limits
 _log = structlog.get_logger()
 
 
+def configuration(app: ASGIApp, limits: Limits, *, grace_s: float, **given: Any) -> uvicorn.Config:
+    """What both have in common.
+
+    Args:
+        grace_s: for requests in flight at its end.
+        given: options of uvicorn's.
+    """
+    return uvicorn.Config(
+        app,
+        http=partial(Connection, limits),  # type: ignore[arg-type]  # it is only called
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # nobody asks where a request came from
+        timeout_graceful_shutdown=math.ceil(grace_s),
+        **given,
+    )
+
+
 class _Within(uvicorn.Server):
     """A server that leaves the signals to the one around it."""
 
@@ -25,27 +47,13 @@ class _Within(uvicorn.Server):
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp, host: str, port: int, limits: Limits, *, grace_s: int) -> AsyncIterator[None]:
-    """Answers at this address for as long as the context lasts.
-
-    Args:
-        grace_s: for requests in flight at its end.
+async def listening(app: ASGIApp, host: str, port: int, limits: Limits, *, grace_s: float) -> AsyncIterator[None]:
+    """The admin port answers at this address for as long as the context lasts.
 
     Raises:
         OSError: the address is not ours to listen on; two scorers of a host need two of them.
     """
-    config = uvicorn.Config(
-        app,
-        http=partial(Connection, limits),  # type: ignore[arg-type]  # it is only called
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=grace_s,
-    )
-    server = _Within(config)
+    server = _Within(configuration(app, limits, grace_s=grace_s, lifespan="off"))
     with taking("admin_port", host, port):
         listener = socket.create_server((host, port))
     with listener:
