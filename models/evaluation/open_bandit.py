@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from models.evaluation.r6b import Event, Tally, Unusable
+from models.evaluation.r6b import Event, Tally, Unusable, usable
 
 _USER = tuple(f"user_feature_{number}" for number in range(4))
 COLUMNS = ("timestamp", "item_id", "position", "click", "propensity_score", *_USER)
@@ -45,17 +45,7 @@ def events(lines: Iterable[str], tally: Tally, *, pool: Sequence[str]) -> Iterat
     if missing:
         raise ValueError(f"no column {', '.join(sorted(missing))}")
     candidates, place = tuple(pool), {item: number for number, item in enumerate(pool)}
-    latest_s = 0
-    for line in stream:
-        try:
-            event = _parse(_row(header, line), candidates, place)
-        except Unusable as reason:
-            tally.skipped[str(reason)] += 1
-            continue
-        tally.events += 1
-        tally.unsorted += event.time_s < latest_s
-        latest_s = event.time_s
-        yield event
+    yield from usable(lambda line: _parse(_row(header, line), candidates, place), stream, tally)
 
 
 def _cells(line: str) -> list[str]:

@@ -8,7 +8,7 @@ used is skipped and counted by its reason, and stops nothing.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -47,10 +47,15 @@ def events(lines: Iterable[str], tally: Tally) -> Iterator[Event]:
     Lines are skipped for: empty_line, incomplete_line, bad_time, bad_click, bad_article, missing_user, bad_feature,
     empty_pool, duplicate_candidate, displayed_not_in_pool.
     """
+    return usable(_parse, lines, tally)
+
+
+def usable(parse: Callable[[str], Event], lines: Iterable[str], tally: Tally) -> Iterator[Event]:
+    """The lines of a log of any format, parsed, without those that are Unusable; all are counted."""
     latest_s = 0
     for line in lines:
         try:
-            event = _parse(line)
+            event = parse(line)
         except Unusable as reason:
             tally.skipped[str(reason)] += 1
             continue
