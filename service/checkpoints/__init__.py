@@ -26,22 +26,20 @@ from service.checkpoints.archive import (
     STATE,
     WEIGHTS,
     chain,
-    deltas,
     load_delta,
     load_golden,
     load_graph,
     load_manifest,
     load_state,
     load_weights,
-    previous,
     read,
     save,
     save_delta,
     verify,
-    versions,
 )
 from service.checkpoints.local import LocalStore
 from service.checkpoints.manifest import FORMAT, Base, Manifest, ServedStrategy
+from service.checkpoints.places import deltas, previous, versions
 from service.checkpoints.pointer import (
     CURRENT,
     Current,

@@ -6,7 +6,6 @@ alone.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,14 +15,14 @@ from safetensors import numpy as safetensors
 
 from models.types import Array
 from service.checkpoints.manifest import Base, Manifest, decode, encode, seal
+from service.checkpoints.places import below, delta_folder, deltas, find, full_folder, home, previous, versions
 from service.checkpoints.pointer import current
-from service.checkpoints.store import DELTAS, LAST, REFUSED, VERSIONS, Store
+from service.checkpoints.store import LAST, Store
 from service.errors import CheckpointError
 
 WEIGHTS, STATE, GOLDEN, MANIFEST = "weights.safetensors", "state.safetensors", "golden.safetensors", LAST
 DELTA = "delta.safetensors"
 _log = structlog.get_logger()
-_DELTA_NAME = re.compile(r"[0-9]{12}-[0-9]{12}")
 #: Names of the impression counts among the weights: (N,) uint64 sorted item hashes, (N,) int64 counts.
 ITEM_HASH, ITEM_IMPRESSIONS = "items.hash", "items.impressions"
 
@@ -61,25 +60,8 @@ def save_delta(store: Store, draft: Manifest, *, delta: Mapping[str, Array], gol
     """
     files = {name: safetensors.save(dict(one)) for name, one in ((DELTA, delta), (GOLDEN, golden))}
     sealed = seal(draft, files)
-    store.install(_home(sealed), {**files, MANIFEST: encode(sealed)})
+    store.install(home(sealed), {**files, MANIFEST: encode(sealed)})
     return sealed
-
-
-def versions(store: Store, *, refused: bool = False) -> list[int]:
-    """All full versions, or those that the guard refused, oldest first. Nothing about them is verified."""
-    names = store.folders(_parent(refused))
-    return sorted(int(name) for name in names if len(name) == 12 and name.isascii() and name.isdigit())
-
-
-def deltas(store: Store) -> dict[int, int]:
-    """All delta versions, oldest first, and the full version at the bottom of each; like `versions`."""
-    names = [name.split("-") for name in sorted(store.folders(DELTAS)) if _DELTA_NAME.fullmatch(name)]
-    return dict(sorted((int(version), int(full)) for full, version in names))
-
-
-def previous(store: Store, version: int) -> int | None:
-    """The newest full version before `version`, None where there is none."""
-    return max((one for one in versions(store) if one < version), default=None)
 
 
 def load_manifest(store: Store, version: int) -> Manifest:
@@ -91,9 +73,9 @@ def load_manifest(store: Store, version: int) -> Manifest:
     Raises CheckpointError: missing_version, missing_file, outside_folder, unreadable_manifest, unknown_format,
     hash_mismatch.
     """
-    folder = _find(store, version)
+    folder = find(store, version)
     found = _manifest(store, folder)
-    if found.version != version or _home(found) != folder:
+    if found.version != version or home(found) != folder:
         raise CheckpointError("hash_mismatch", f"{store}/{folder}/{MANIFEST} is that of another version")
     return found
 
@@ -108,11 +90,11 @@ def chain(store: Store, found: Manifest, *, known: Manifest | None = None) -> li
     """
     links = [found]
     while (base := links[0].base) and not (known and _is(known, base)):
-        folder = _folder(base.full, False) if base.version == base.full else _delta_folder(base.full, base.version)
-        below = _manifest(store, folder)
-        if not _is(below, base) or below.version >= links[0].version:
-            raise CheckpointError("base_changed", f"{store}/{folder} is not what version {links[0].version} rests on")
-        links.insert(0, below)
+        folder, version = below(base), links[0].version
+        under = _manifest(store, folder)
+        if not _is(under, base) or under.version >= version:
+            raise CheckpointError("base_changed", f"{store}/{folder} is not what version {version} rests on")
+        links.insert(0, under)
     return links
 
 
@@ -143,7 +125,7 @@ def load_graph(store: Store, found: Manifest, strategy: str) -> bytes:
 
 def read(store: Store, found: Manifest, name: str) -> bytes:
     """The verified content of one file. Raises CheckpointError: missing_file, outside_folder, hash_mismatch."""
-    folder = _home(found)
+    folder = home(found)
     content = store.read(folder, name)
     if hashlib.sha256(content).hexdigest() != found.files[name]:
         raise CheckpointError("hash_mismatch", f"{store}/{folder}/{name} is not what was written")
@@ -165,9 +147,9 @@ def verify(store: Store, version: int) -> Manifest:
 
 def _install(store: Store, draft: Manifest, files: dict[str, bytes], keep: int) -> Manifest:
     sealed = seal(draft, files)
-    store.install(_home(sealed), {**files, MANIFEST: encode(sealed)})
+    store.install(home(sealed), {**files, MANIFEST: encode(sealed)})
     if not draft.refused and sealed.version in versions(store, refused=True):
-        store.discard(_folder(sealed.version, True))
+        store.discard(full_folder(sealed.version, refused=True))
     try:
         _prune(store, sealed.version, keep)
     except OSError as error:  # what is new can serve all the same
@@ -183,28 +165,16 @@ def _prune(store: Store, newest: int, keep: int) -> None:
         served = None
     for version in [one for one in versions(store, refused=True) if one <= newest][:-keep]:
         if version != served:  # by force
-            store.discard(_folder(version, True))
+            store.discard(full_folder(version, refused=True))
     bottoms = deltas(store)
     kept = {served, None if served is None else previous(store, served), bottoms.get(served or 0)}
     for version in [one for one in versions(store) if one <= newest][:-keep]:
         if version not in kept:
-            store.discard(_folder(version, False))
+            store.discard(full_folder(version))
     left = set(versions(store))
     for version, full in bottoms.items():
         if full not in left or full == newest:  # what it rests on was written anew just now
-            store.discard(_delta_folder(full, version))
-
-
-def _find(store: Store, version: int) -> str:
-    """The folder of a version. Raises CheckpointError missing_version."""
-    if version in versions(store):
-        return _folder(version, False)
-    full = deltas(store).get(version)
-    if full is not None:
-        return _delta_folder(full, version)
-    if version in versions(store, refused=True):
-        return _folder(version, True)
-    raise CheckpointError("missing_version", f"{store} has no version {version}")
+            store.discard(delta_folder(full, version))
 
 
 def _manifest(store: Store, folder: str) -> Manifest:
@@ -235,20 +205,3 @@ def _load(store: Store, found: Manifest, name: str) -> dict[str, Array]:
 
 def _is(found: Manifest, base: Base) -> bool:
     return found.version == base.version and base.digest in (found.digest, found.twin)
-
-
-def _home(found: Manifest) -> str:
-    """Its folder."""
-    return _delta_folder(found.base.full, found.version) if found.base else _folder(found.version, bool(found.refused))
-
-
-def _delta_folder(full: int, version: int) -> str:
-    return f"{DELTAS}/{full:012d}-{version:012d}"
-
-
-def _parent(refused: bool) -> str:
-    return REFUSED if refused else VERSIONS
-
-
-def _folder(version: int, refused: bool) -> str:
-    return f"{_parent(refused)}/{version:012d}"
