@@ -24,8 +24,9 @@ from torch import Tensor
 
 from models.beliefs.belief import Belief, Lesson, State
 from models.beliefs.rows import Read, of_examples, sides
-from models.networks.click import ClickNetwork, Forward, Params, slope
+from models.networks.click import ClickNetwork, Forward, Params
 from models.networks.embedding import TABLE, is_table
+from models.networks.slope import slope
 from models.types import Batch
 
 

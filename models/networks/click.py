@@ -15,13 +15,14 @@ References:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from models.networks.embedding import TABLE, pool
+from models.networks.slope import slope
 from models.spec import FeatureSpec
 from models.types import Batch
 
@@ -229,24 +230,6 @@ class ClickNetwork:
     @property
     def _gram_is_cheaper(self) -> bool:
         return self.config.hidden[0] < 2 * self.width
-
-
-class _Slope(torch.autograd.Function):
-    """1 where z > 0, else 0: torch, too, takes 0 for the slope of ReLU at 0."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor) -> Tensor:
-        return (z > 0).to(z.dtype)
-
-    @staticmethod
-    def symbolic(g: Any, z: Any) -> Any:
-        # min(max(3e38 z, 0), 1): the same for every normal float32, and vectorised, as comparing and casting is not.
-        return g.op("HardSigmoid", z, alpha_f=3e38, beta_f=0.0)
-
-
-def slope(z: Tensor) -> Tensor:
-    """Derivative of ReLU, from its input or its output. Has no gradient of its own."""
-    return _Slope.apply(z)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _relu_layer(params: Params, layer: int, z: Tensor) -> Tensor:
