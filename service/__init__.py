@@ -8,7 +8,7 @@
     valkey         an embedded server for who has no Redis
     durable        files and folders that are there whole or not at all
     checkpoints    versions on disk: saved whole or not at all, verified before use
-    telemetry      every instrument; the registry is injected
+    telemetry/     every instrument; the registry is injected
     logs           the shape of log lines
     ports          what cannot be listened on is told by the setting that names it
     settings       the only reader of file and environment, imported by entry points alone

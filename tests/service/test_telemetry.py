@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from service import telemetry
-from service.telemetry import ArrayHistogram, Owed, ScorerMetrics, TrainerMetrics
+from service.telemetry import ArrayHistogram, ScorerMetrics, TrainerMetrics, scorer
+from service.telemetry.kinds import Owed
 
 #: Every label there may be. A new one must be bounded: never an id, a path or a message.
 LABELS = {
@@ -61,14 +61,14 @@ def test_labels_are_those_known_to_be_bounded(exported: dict[str, set[str]]) -> 
     assert set().union(*exported.values()) == LABELS
 
 
-@pytest.mark.parametrize("name", [name for name in vars(telemetry) if name.endswith("_BUCKETS")])
+@pytest.mark.parametrize("name", [name for name in vars(scorer) if name.endswith("_BUCKETS")])
 def test_buckets_rise(name: str) -> None:
-    buckets = getattr(telemetry, name)
+    buckets = getattr(scorer, name)
     assert list(buckets) == sorted(set(buckets))
 
 
 def test_a_ranking_within_its_deadline_is_not_in_the_last_bucket() -> None:
-    assert telemetry.LATENCY_BUCKETS[-1] > 1.0  # the default deadline_s
+    assert scorer.LATENCY_BUCKETS[-1] > 1.0  # the default deadline_s
 
 
 def test_what_is_owed_is_counted_before_anything_is_read() -> None:
