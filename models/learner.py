@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from models.beliefs.belief import Belief, Lesson, prepare
+from models.division import Division
 from models.memory import Memory
 from models.networks.click import ClickNetwork, Params, tensors
+from models.networks.embedding import is_table
 from models.optimizers import OPTIMIZERS
-from models.peers import Peers, Rows, add_up, rows_read
+from models.peers import Peers, Rows
 from models.touched import Touched
 from models.types import Array, Batch
 
@@ -31,9 +33,11 @@ class Learner:
         beliefs: what the lane's exploration methods learn beside the click model (`models.registry.beliefs`).
         negative_rate: share of the unclicked examples that are learned from, all of which `learn` is given. Predictions
             are as if it were 1.
+        peers: that take every step with us: they are made alike, given the same batches at the same time, and what
+            they have in common has the same bits. None: we learn alone.
 
     Attributes:
-        params: the click model's and the beliefs', changed in place by every step.
+        params: the click model's and the beliefs', changed in place by every step. With peers, see `level`.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Learner:
         options: Mapping[str, float] = MappingProxyType({}),
         beliefs: Sequence[Belief] = (),
         negative_rate: float = 1.0,
+        peers: Peers | None = None,
     ) -> None:
         if beliefs and negative_rate < 1.0:
             names = ", ".join(one.name for one in beliefs)
@@ -62,44 +67,35 @@ class Learner:
             value.requires_grad_()
         self.params = self._click | {name: value for one in self._memories for name, value in one.params.items()}
         self._offset = -math.log(negative_rate)
-        self._optimizer = OPTIMIZERS[optimizer](self._click, learning_rate=learning_rate, **options)
-        self._touched = None if self._optimizer.moves_unread else Touched(self._click)
+        unread = OPTIMIZERS[optimizer].moves_unread
+        self._division = Division(network.spec, self._click, peers, moves_unread=unread) if peers else None
+        moved = self._division.owned if self._division else self._click
+        self._optimizer = OPTIMIZERS[optimizer](moved, learning_rate=learning_rate, **options)
+        self._elsewhere: dict[str, Array] | None = {}  # of the optimisers of peers; None where they have gone on
+        self._touched = None if unread else Touched(self._click)
 
     def predict(self, batch: Batch) -> Array:
         """Click probabilities (B,) float32, without dropout."""
         with torch.inference_mode():
             return torch.sigmoid(self.network.logit(self.params, tensors(batch))).numpy()
 
-    def learn(
-        self, batch: Batch, label: Array, context_row: Array | None = None, *, peers: Peers | None = None
-    ) -> Array:
+    def learn(self, batch: Batch, label: Array, context_row: Array | None = None) -> Array:
         """One step on B examples.
 
         Args:
             batch: with C rows of context.
             label: (B,) in {0, 1}.
             context_row: (B,) int64, each example's row of context; None where C = B.
-            peers: that are given the same at the same time, and end with the same bits.
 
         Returns:
             What was predicted before the step, without dropout: click probabilities (B,) float32.
         """
-        if self._memories:
-            self._teach(batch, label, context_row)
-        rows = len(label)
-        all_rows = Rows(
+        rows = Rows(
             tensors(batch),
             torch.from_numpy(np.asarray(label, dtype=np.float32)),
             None if context_row is None else torch.from_numpy(context_row),
         )
-        share = peers.share(rows) if peers else slice(0, rows)
-        p = torch.zeros(rows)
-        if share.stop > share.start:
-            p[share] = self._backward(all_rows.part(share) if peers else all_rows, rows, share)
-        if peers:
-            add_up(self._click, rows_read(self.network.spec, all_rows.batch), p, peers)
-        if self._touched:
-            self._touched.mark(self._click)
+        p = self._with_peers(rows, self._division) if self._division else self._alone(rows)
         self._optimizer.step()
         self.step += 1
         return p.numpy()
@@ -129,9 +125,28 @@ class Learner:
             self._touched.clear()
 
     def state(self) -> dict[str, Array]:
-        """Copies of what the next step needs besides `weights`, by name; of the optimisers nothing before the first."""
-        beliefs = {name: value for one in self._memories for name, value in one.state().items()}
-        return self._optimizer.state() | beliefs
+        """Copies of what the next step needs besides `weights`, by name; of the optimisers nothing before the first.
+
+        With peers, of the first alone, which has been told their shares: `complete`.
+        """
+        assert self._elsewhere is not None, "peers have gone on since: collect first"
+        ours = self._optimizer.state()
+        ours |= {name: np.concatenate([ours[name], theirs]) for name, theirs in self._elsewhere.items()}
+        return ours | {name: value for one in self._memories for name, value in one.state().items()}
+
+    def level(self) -> None:
+        """Brings `params` together, with all peers: until then each has rows of tables as it last read them."""
+        if self._division:
+            self._division.level()
+
+    def share(self) -> dict[str, Array]:
+        """Of the state what no peer has: copies, by name."""
+        return {name: value for name, value in self._optimizer.state().items() if is_table(name) and value.ndim}
+
+    def complete(self, shares: Sequence[Mapping[str, Array]]) -> None:
+        """What `share` is on the peers after us, in their order. Until the next step."""
+        names = shares[0] if shares else {}
+        self._elsewhere = {name: np.concatenate([one[name] for one in shares]) for name in names}
 
     def restore(self, weights: Mapping[str, Array], state: Mapping[str, Array], step: int) -> None:
         """Continues where `weights`, `state` and `step` were taken. A belief that they do not have begins there.
@@ -144,38 +159,68 @@ class Learner:
                 if name not in weights or weights[name].shape != tuple(value.shape):
                     raise ValueError(f"parameter {name}: expected shape {tuple(value.shape)}")
                 value.copy_(torch.from_numpy(weights[name].copy()))
+        self._elsewhere = {}
         if step:
-            self._optimizer.restore(state)
+            ours, theirs = self._division.cut(state) if self._division else (state, {})
+            self._optimizer.restore(ours)
+            self._elsewhere = {name: theirs[name] for name in self.share() if name in theirs}
         for one in self._memories:
             one.restore(weights, state)
         self.step = step
         self.settle()
 
-    def _teach(self, batch: Batch, label: Array, context_row: Array | None) -> None:
+    def _alone(self, rows: Rows) -> Tensor:
+        """Leaves gradients. Returns what is predicted, (B,)."""
+        self._teach(rows)
+        count = len(rows.label)
+        p = self._backward(rows, slice(0, count), count)
+        if self._touched:
+            tables = {name: value.grad for name, value in self._click.items() if is_table(name)}
+            self._touched.mark([{name: one._indices()[0] for name, one in tables.items() if one is not None}])
+        return p
+
+    def _with_peers(self, rows: Rows, division: Division) -> Tensor:
+        """The same: the gradients that all have come to together."""
+        self._elsewhere = None
+        shares = division.peers.shares(len(rows.label))
+        parts = [rows.part(share) for share in shares]
+        # Beliefs learn from all rows.
+        division.fetch([rows.batch if self._memories else part.batch for part in parts])
+        self._teach(rows)
+        if self._touched:
+            self._touched.mark(division.read)
+        ours, share = parts[division.peers.rank], shares[division.peers.rank]
+        p = self._backward(ours, share, len(rows.label)) if len(ours.label) else ours.label
+        return division.add_up(p, shares)
+
+    def _teach(self, rows: Rows) -> None:
         """Has the beliefs learn from B examples, as the click model sees them before its own step."""
+        if not self._memories:
+            return
         click = {name: value.detach() for name, value in self._click.items()}
-        rows = None if context_row is None else torch.from_numpy(context_row)
-        encoded = tensors(batch)
         with torch.no_grad():
-            a = self.network.first(click, *self.network.embed(click, encoded), rows)
+            a = self.network.first(click, *self.network.embed(click, rows.batch), rows.context_row)
             at = self.network.forward(click, a)
-        lesson = Lesson(encoded, torch.from_numpy(np.asarray(label, dtype=np.float32)), rows, at)
+        lesson = Lesson(rows.batch, rows.label, rows.context_row, at)
         for one in self._memories:
             one.learn(click, lesson, self.step)
 
-    def _backward(self, ours: Rows, rows: int, share: slice) -> Tensor:
+    def _backward(self, ours: Rows, share: slice, rows: int) -> Tensor:
         """The gradient of the mean loss over so many rows, as far as ours go. Returns what is predicted for these."""
-        masks = self._masks(rows)[:, share]
+        masks = self._masks(share, rows)
         loss = self.network.loss(self._click, ours.batch, masks, ours.label, ours.context_row, offset=self._offset)
         ((loss.click + loss.gate) * (len(ours.label) / rows)).backward()  # type: ignore[no-untyped-call]
         return loss.p_click
 
-    def _masks(self, rows: int) -> torch.Tensor:
-        """(1, B, U): a mask of its own for every example."""
-        rate = self.network.config.dropout
-        masks = torch.full((1, rows, sum(self.network.config.hidden)), 1.0 / (1.0 - rate))
+    def _masks(self, share: slice, rows: int) -> Tensor:
+        """(1, N, U): a mask of its own for each of these N examples among so many."""
+        rate, units = self.network.config.dropout, sum(self.network.config.hidden)
         generator = np.random.default_rng([self.seed, self.step])
-        # So many are dropped, and any of them: the same as to decide for each, and far fewer draws.
-        dropped = generator.choice(masks.numel(), generator.binomial(masks.numel(), rate), replace=False, shuffle=False)
-        masks.view(-1)[torch.from_numpy(dropped)] = 0.0
+        # So many are dropped, and any of them: the same as to decide for each, and far fewer draws. Those of all
+        # examples cost less than what it takes to begin anew for ours.
+        count = generator.binomial(rows * units, rate)
+        dropped = generator.choice(rows * units, count, replace=False, shuffle=False)
+        ours = dropped[(dropped >= share.start * units) & (dropped < share.stop * units)] - share.start * units
+        masks = torch.full((1, share.stop - share.start, units), 1.0 / (1.0 - rate))
+        masks.view(-1)[torch.from_numpy(ours)] = 0.0
         return masks

@@ -7,7 +7,7 @@ References:
         Recommendation Models", ISCA, arXiv:2104.05158: exact row-wise Adagrad
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -201,7 +201,7 @@ class RowwiseAdagrad:
         return v if self._half_life is None else v.mul_(torch.exp2((last - self._steps) / self._half_life))
 
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+OPTIMIZERS: dict[str, type[Adam] | type[SparseAdam] | type[RowwiseAdagrad]] = {
     "adam": Adam,
     "sparse_adam": SparseAdam,
     "rowwise_adagrad": RowwiseAdagrad,

@@ -1,6 +1,9 @@
 """Touched: which rows of the embedding tables moved since the last version."""
 
+from collections.abc import Iterable, Mapping
+
 import torch
+from torch import Tensor
 
 from models.networks.click import Params
 from models.networks.embedding import TABLE
@@ -19,12 +22,11 @@ class Touched:
             name: torch.zeros(len(value), dtype=torch.bool) for name, value in params.items() if name.startswith(TABLE)
         }
 
-    def mark(self, params: Params) -> None:
-        """To be called between the backward pass and the step."""
-        for name, marks in self._marks.items():
-            gradient = params[name].grad
-            if gradient is not None:
-                marks[gradient._indices()[0]] = True
+    def mark(self, read: Iterable[Mapping[str, Tensor]]) -> None:
+        """Of each table these rows (N,) move in this step."""
+        for places in read:
+            for name, rows in places.items():
+                self._marks[name][rows] = True
 
     def rows(self) -> dict[str, Array]:
         """Table -> (N,) int32, ascending."""

@@ -17,7 +17,6 @@ from prometheus_client import CollectorRegistry
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.optimizers import OPTIMIZERS, without_denormals
-from models.peers import Peers
 from models.registry import build
 from models.spec import FeatureSpec
 from models.types import Array, Batch
@@ -143,9 +142,7 @@ class _Recorder(Learner):
 
     batches: list[Ready]
 
-    def learn(
-        self, batch: Batch, label: Array, context_row: Array | None = None, *, peers: Peers | None = None
-    ) -> Array:
+    def learn(self, batch: Batch, label: Array, context_row: Array | None = None) -> Array:
         index = batch.context_index if context_row is None else batch.context_index[context_row]
         self.batches.append(Ready(*(torch.from_numpy(one.copy()) for one in (index, batch.item_index, label))))
         return np.zeros(len(label), dtype=np.float32)

@@ -1,5 +1,6 @@
 """agerank bench train --ranks N: the trainer as several processes, each on a core, against one of them alone."""
 
+import gc
 import multiprocessing
 import os
 import tempfile
@@ -132,15 +133,20 @@ def _rank(pipe: "Connection[object, object]", log: _Log, folder: Path, rank: int
         [one for one in everything[start : start + FED] if ranks.owns(partition_of(one.stream))]
         for start in range(0, len(everything), FED)
     ]
-    learner, batch_size = _learner(OPTIMIZERS[0]), 1
+    learner, batch_size = _learner(OPTIMIZERS[0], ranks), 1
+    gc.collect()
+    gc.freeze()  # as the trainer does
     with suppress(EOFError):
         while True:
             word = pipe.recv()
             if isinstance(word, _Begin):
-                learner, batch_size = _learner(word.optimizer), word.batch_size
+                learner, batch_size = _learner(word.optimizer, ranks), word.batch_size
                 pipe.send(None)
+            elif word == "learn":
+                pipe.send(_learn(learner, batch_size, ranks, rounds))
             else:
-                pipe.send(_learn(learner, batch_size, ranks, rounds) if word == "learn" else learner.weights())
+                learner.level()
+                pipe.send(learner.weights())
 
 
 def _learn(learner: Learner, batch_size: int, ranks: Ranks, rounds: Sequence[Sequence[Entry]]) -> int:
@@ -151,9 +157,9 @@ def _learn(learner: Learner, batch_size: int, ranks: Ranks, rounds: Sequence[Seq
     return (learner.step - before) * batch_size
 
 
-def _learner(optimizer: str) -> Learner:
+def _learner(optimizer: str, ranks: Ranks) -> Learner:
     network = ClickNetwork(FeatureSpec.from_toml(SPEC), NetworkConfig())
-    return Learner(network, learning_rate=1e-3, seed=0, optimizer=optimizer)
+    return Learner(network, learning_rate=1e-3, seed=0, optimizer=optimizer, peers=ranks.peers)
 
 
 def _trainer(learner: Learner, batch_size: int, ranks: Ranks) -> Trainer:

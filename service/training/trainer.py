@@ -47,7 +47,7 @@ class Trainer:
     """All that learns.
 
     Args:
-        learner: of a network whose spec the served records must have.
+        learner: of a network whose spec the served records must have. Its peers are the ranks, where there are several.
         joins: with nothing in them.
         lane: whose served records these are.
         strategies: by name.
@@ -126,18 +126,26 @@ class Trainer:
         self.learner.settle()
         self._impressions.settle()
 
-    def collect(self) -> None:
-        """Brings the joins of all ranks to rank 0, for its `state`.
+    def collect(self, *, full: bool = True) -> None:
+        """Brings the weights of all ranks together, and to rank 0 the rest of their state, for its `state`.
+
+        Args:
+            full: with the state.
 
         Raises:
             CheckpointError: ranks_differ, on all of them.
         """
+        self.learner.level()
+        if not full:
+            return
         digests = self.ranks.gather(_digest(self.learner) if self.ranks.size > 1 else b"")
         if len(set(digests)) > 1:
             text = "ranks do not have the same weights; a restart goes on from the last version"
             raise CheckpointError("ranks_differ", text)
         parts = self.ranks.collect(safetensors.save(self.joins.state()) if self.ranks.rank else b"")
         self._elsewhere = {name: array for part in parts[1:] for name, array in safetensors.load(part).items()}
+        shares = self.ranks.collect(safetensors.save(self.learner.share()) if self.ranks.rank else b"")
+        self.learner.complete([safetensors.load(part) for part in shares[1:]])
 
     def follow(self, manifest: Manifest | None) -> None:
         """Puts every rank where rank 0 is, which gives the manifest of the version that it is at."""
@@ -214,8 +222,7 @@ class Trainer:
 
     def _step(self, outcome: Outcome, batch: Examples) -> None:
         label = batch.label
-        peers = self.ranks if self.ranks.size > 1 else None
-        p = self.learner.learn(batch.batch, label, context_row=batch.window, peers=peers)
+        p = self.learner.learn(batch.batch, label, context_row=batch.window)
         weight = self._sampler.weight(label)
         outcome.predictions.append(Predictions(batch.served_ms[batch.window], p, label, weight))
         clicks = batch.click_ms[batch.click_ms != UNCLICKED].tolist()

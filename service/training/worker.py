@@ -162,8 +162,7 @@ class Worker:
             whole: even if it is not time for one: a restart shall have nothing to learn again.
         """
         self._published_s = self._clock()
-        if full:
-            self._trainer.collect()
+        self._trainer.collect(full=full)
         if self._trainer.ranks.rank:
             self._unpublished = Progress()
             return

@@ -114,7 +114,7 @@ def test_masks_drop_each_unit_as_often_and_on_its_own(spec, rate):
     learner = Learner(ClickNetwork(spec, dataclasses.replace(CONFIG, dropout=rate)), learning_rate=1e-2, seed=3)
     kept = []
     for learner.step in range(40):
-        mask = learner._masks(500).numpy()
+        mask = learner._masks(slice(0, 500), 500).numpy()
         assert mask.shape == (1, 500, sum(CONFIG.hidden))
         assert np.isin(mask, np.array([0.0, 1.0 / (1.0 - rate)], dtype=np.float32)).all()
         kept.append(mask[0] > 0)
@@ -124,6 +124,15 @@ def test_masks_drop_each_unit_as_often_and_on_its_own(spec, rate):
     assert np.all(np.abs(dropped - rate) <= 5 * error)
     together = (~kept[:, 0] & ~kept[:, 1]).mean()
     assert abs(together - rate**2) <= 5 * np.sqrt(rate**2 / len(kept))
+
+
+def test_the_masks_of_a_share_are_a_part_of_all(spec):
+    learner = make(spec)
+    for learner.step in range(3):
+        whole = learner._masks(slice(0, 50), 50)
+        parts = [learner._masks(slice(*ends), 50) for ends in ((0, 17), (17, 17), (17, 50))]
+        assert torch.equal(torch.cat(parts, dim=1), whole)
+        assert (whole == 0).any()
 
 
 def test_the_state_of_another_optimizer_is_refused(spec, batches):

@@ -1,8 +1,9 @@
 """Peers that share every batch end with the same bits as each other, and with the weights of one that has it alone."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import torch
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.optimizers import OPTIMIZERS
-from models.peers import Rows, rows_read
+from models.peers import Rows
 from models.registry import beliefs, build
 from models.types import Batch
+
+T = TypeVar("T")
 
 CONFIG = NetworkConfig(hidden=(12, 7, 5), dropout=0.1, gate_hidden=4)
 RATE = 1e-2
@@ -23,35 +26,33 @@ class Threads:
     """Peers in one process."""
 
     def __init__(self, size: int) -> None:
-        self._barrier = threading.Barrier(size, timeout=5.0)
-        self._given: dict[int, torch.Tensor] = {}
+        self.barrier = threading.Barrier(size, timeout=5.0)
+        self.given: list[Sequence[torch.Tensor]] = [()] * size
         self.size, self.exchanges = size, 0
 
-    def run(self, work: Callable[["Peer"], None]) -> None:
+    def run(self, work: Callable[["Peer"], T]) -> list[T]:
         with ThreadPoolExecutor(self.size) as pool:
-            for _ in pool.map(work, [Peer(self, number) for number in range(self.size)]):
-                pass
-
-    def add(self, number: int, values: torch.Tensor) -> None:
-        self._given[number] = values.clone()
-        self._barrier.wait()
-        values.copy_(sum(self._given[one] for one in range(self.size)))
-        self.exchanges += number == 0
-        self._barrier.wait()
+            return list(pool.map(work, [Peer(self, rank) for rank in range(self.size)]))
 
 
 class Peer:
     """One of them."""
 
-    def __init__(self, threads: Threads, number: int) -> None:
-        self.threads, self.number = threads, number
+    def __init__(self, threads: Threads, rank: int) -> None:
+        self.threads, self.rank = threads, rank
 
-    def share(self, rows: int) -> slice:
+    def shares(self, rows: int) -> list[slice]:
         size = self.threads.size
-        return slice(rows * self.number // size, rows * (self.number + 1) // size)
+        return [slice(rows * rank // size, rows * (rank + 1) // size) for rank in range(size)]
 
-    def add(self, values: torch.Tensor) -> None:
-        self.threads.add(self.number, values)
+    def swap(self, given: Sequence[torch.Tensor], sizes: Sequence[int]) -> list[torch.Tensor]:
+        self.threads.given[self.rank] = [one.clone() for one in given]
+        self.threads.exchanges += self.rank == 0
+        self.threads.barrier.wait()
+        found = [one[self.rank] for one in self.threads.given]
+        self.threads.barrier.wait()
+        assert [len(one) for one in found] == list(sizes)
+        return found
 
 
 @pytest.fixture
@@ -67,34 +68,87 @@ def batches(make_request):
     return [*(batch(seed, [5, 9, 1, 14]) for seed in range(5)), batch(6, [1]), batch(7, [3, 3])]
 
 
-def make(spec, optimizer: str) -> Learner:
-    """With a belief, which all of them learn from all rows."""
-    learned = beliefs([build("online_guideboot", {"members": 2})])
-    return Learner(ClickNetwork(spec, CONFIG), learning_rate=RATE, seed=3, optimizer=optimizer, beliefs=learned)
+def make(spec, optimizer: str, peers: Peer | None = None, *, members: int = 2) -> Learner:
+    """With a belief, which all of them learn from all rows, or without."""
+    learned = beliefs([build("online_guideboot", {"members": members})] if members else [])
+    network = ClickNetwork(spec, CONFIG)
+    return Learner(network, learning_rate=RATE, seed=3, optimizer=optimizer, beliefs=learned, peers=peers)
+
+
+def state_of(peer: Peer, learner: Learner) -> dict[str, np.ndarray]:
+    """As a version has it."""
+    shares = [learner.share()]
+    peer.threads.given[peer.rank] = shares
+    peer.threads.barrier.wait()
+    if peer.rank == 0:
+        learner.complete([one for (one,) in peer.threads.given[1:]])
+    peer.threads.barrier.wait()
+    return learner.state() if peer.rank == 0 else {}
+
+
+@pytest.mark.parametrize("members", [0, 2])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("size", [2, 3])
+def test_together_they_learn_what_one_learns_alone(spec, batches, optimizer: str, size: int, members: int) -> None:
+    alone = make(spec, optimizer, members=members)
+    expected = [alone.learn(*batch) for batch in batches]
+    threads = Threads(size)
+
+    def work(peer: Peer) -> tuple[Learner, list[np.ndarray]]:
+        learner = make(spec, optimizer, peer, members=members)
+        return learner, [learner.learn(*batch) for batch in batches]
+
+    found = threads.run(work)
+    assert threads.exchanges == 2 * len(batches)  # two a step
+    threads.run(lambda peer: found[peer.rank][0].level())
+    first = found[0][0].weights()
+    for learner, predicted in found:
+        assert learner.step == alone.step
+        for name, value in alone.weights().items():
+            np.testing.assert_array_equal(learner.weights()[name], first[name])
+            np.testing.assert_allclose(learner.weights()[name], value, rtol=0, atol=1e-5)
+            assert not np.array_equal(value, make(spec, optimizer, members=members).weights()[name])
+        for p, mine in zip(expected, predicted, strict=True):
+            np.testing.assert_allclose(mine, p, rtol=0, atol=1e-5)
+    state, *_ = threads.run(lambda peer: state_of(peer, found[peer.rank][0]))
+    assert state.keys() == alone.state().keys()
+    for name, value in alone.state().items():
+        np.testing.assert_allclose(state[name], value, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("size", [2, 3])
-def test_together_they_learn_what_one_learns_alone(spec, batches, optimizer: str, size: int) -> None:
-    alone, peers = make(spec, optimizer), [make(spec, optimizer) for _ in range(size)]
-    expected = [alone.learn(*batch) for batch in batches]
-    found: dict[int, list[np.ndarray]] = {}
+def test_restored_peers_go_on_bit_for_bit(spec, batches, optimizer: str) -> None:
+    threads = Threads(2)
 
-    def work(peer: Peer) -> None:
-        learner = peers[peer.number]
-        found[peer.number] = [learner.learn(*batch, peers=peer) for batch in batches]
+    def straight(peer: Peer) -> dict[str, np.ndarray]:
+        learner = make(spec, optimizer, peer)
+        for batch in batches:
+            learner.learn(*batch)
+        learner.level()
+        return learner.weights() | state_of(peer, learner)
 
-    threads = Threads(size)
-    threads.run(work)
-    assert threads.exchanges == len(batches)  # one a step
-    for number, learner in enumerate(peers):
-        assert learner.step == alone.step
-        for name, value in alone.weights().items():
-            np.testing.assert_array_equal(learner.weights()[name], peers[0].weights()[name])
-            np.testing.assert_allclose(learner.weights()[name], value, rtol=0, atol=1e-5)
-            assert not np.array_equal(value, make(spec, optimizer).weights()[name])
-        for p, mine in zip(expected, found[number], strict=True):
-            np.testing.assert_allclose(mine, p, rtol=0, atol=1e-5)
+    def stopped(peer: Peer) -> dict[str, np.ndarray]:
+        learner, kept = make(spec, optimizer, peer), {}
+        for batch in batches[:3]:
+            learner.learn(*batch)
+        learner.level()
+        kept[peer.rank] = learner.weights(), state_of(peer, learner), learner.step
+        peer.threads.given[peer.rank] = [kept]
+        peer.threads.barrier.wait()
+        weights, state, step = peer.threads.given[0][0][0]
+        again = make(spec, optimizer, peer)
+        again.restore(weights, state, step)
+        if peer.rank == 0:
+            assert all(np.array_equal(value, state[name]) for name, value in again.state().items())
+        for batch in batches[3:]:
+            again.learn(*batch)
+        again.level()
+        return again.weights() | state_of(peer, again)
+
+    expected, found = threads.run(straight), threads.run(stopped)
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(value, other[name]) for name, value in one.items())
 
 
 def test_a_part_brings_the_context_that_it_needs(batches) -> None:
@@ -108,14 +162,3 @@ def test_a_part_brings_the_context_that_it_needs(batches) -> None:
     each = Rows(rows.batch, rows.label, None).part(slice(1, 3))
     assert each.context_row is None
     assert each.batch.context_index.tolist() == batch.context_index[1:3].tolist()
-
-
-def test_what_a_batch_reads_of_each_table(spec, batches) -> None:
-    batch, *_ = batches[0]
-    read = rows_read(spec, Batch(*map(torch.from_numpy, batch)))
-    sides = (spec.context, batch.context_index), (spec.item, batch.item_index)
-    tables = {f"embedding.{table.name}": (table, index) for layout, index in sides for table in layout.tables}
-    assert read.keys() == tables.keys()
-    for name, (table, index) in tables.items():
-        slots = [slot for one in table.columns for slot in range(one.start, one.start + one.field.slots)]
-        assert read[name].tolist() == sorted(set(index[:, slots].ravel().tolist()))

@@ -18,9 +18,10 @@ def test_two_ranks_learn_what_one_learns() -> None:
     log = entries(120, StreamNames("bench", 2))
 
     def weights(ranks: Ranks) -> dict[str, Array]:
-        learner = _learner("sparse_adam")
+        learner = _learner("sparse_adam", ranks)
         parts = [[one for one in log if ranks.owns(partition_of(one.stream))]]
         assert _learn(learner, BATCH, ranks, parts) == learner.step * BATCH > 4 * BATCH
+        learner.level()
         return learner.weights()
 
     store = HashStore()

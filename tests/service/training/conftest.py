@@ -93,6 +93,7 @@ class World:
             optimizer=given.get("optimizer", "adam"),
             beliefs=beliefs(strategies.values()),
             negative_rate=given.get("negative_rate", 1.0),
+            peers=given["ranks"].peers if "ranks" in given else None,
         )
         return Trainer(
             learner=learner,

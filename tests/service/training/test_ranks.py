@@ -18,13 +18,12 @@ from service.training.ranks import Ranks, joined, own_store
 def test_one_alone_talks_to_nobody() -> None:
     with joined() as ranks:
         assert (ranks.rank, ranks.size) == (0, 1)
-        assert ranks.share(7) == slice(0, 7)
+        assert ranks.shares(7) == [slice(0, 7)]
+        assert ranks.peers is None
         assert all(ranks.owns(partition) for partition in range(3))
         assert ranks.gather(b"one") == ranks.collect(b"one") == [b"one"]
         assert ranks.spread(b"one") == b"one"
-        values = torch.ones(3)
-        ranks.add(values)
-        assert values.tolist() == [1, 1, 1]
+        assert [one.tolist() for one in ranks.swap([torch.ones(3)], [3])] == [[1, 1, 1]]
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -35,22 +34,34 @@ def test_partitions_and_rows_are_divided(together, size: int) -> None:
     for partition in range(7):
         assert sum(one.owns(partition) for one in ranks) == 1
     for rows in (0, 1, 2, 7, 256):
-        taken = [row for one in ranks for row in range(rows)[one.share(rows)]]
-        assert taken == list(range(rows))
+        shares = ranks[0].shares(rows)
+        assert all(one.shares(rows) == shares for one in ranks)
+        assert [row for share in shares for row in range(rows)[share]] == list(range(rows))
 
 
 def test_what_each_gives_is_the_same_everywhere(together) -> None:
     given = [b"short", b"", os.urandom(10_000)]
 
     def work(ranks: Ranks) -> object:
-        values = torch.full((1_000,), float(ranks.rank + 1))
-        ranks.add(values)
         short = ranks.gather(bytes([ranks.rank]) * ranks.rank)
-        return ranks.gather(given[ranks.rank]), short, ranks.spread(given[2 - ranks.rank]), values.unique().tolist()
+        return ranks.gather(given[ranks.rank]), short, ranks.spread(given[2 - ranks.rank])
 
-    assert together(3, work) == [(given, [b"", b"\1", b"\2\2"], given[2], [6.0])] * 3
+    assert together(3, work) == [(given, [b"", b"\1", b"\2\2"], given[2])] * 3
     assert together(3, lambda ranks: ranks.collect(given[ranks.rank])) == [given, [], []]
     assert together(2, lambda ranks: ranks.collect(b"")) == [[b"", b""], []]
+
+
+def test_each_has_what_the_others_gave_it(together) -> None:
+    """From rank a to rank b go 3 a + b numbers, so some gives and some gets nothing."""
+
+    def given(one: int, other: int) -> torch.Tensor:
+        return torch.full((3 * one + other,), float(10 * one + other))
+
+    def work(ranks: Ranks) -> list[list[float]]:
+        ours = [given(ranks.rank, other) for other in range(3)]
+        return [one.tolist() for one in ranks.swap(ours, [3 * other + ranks.rank for other in range(3)])]
+
+    assert together(3, work) == [[given(other, rank).tolist() for other in range(3)] for rank in range(3)]
 
 
 def test_ranks_that_are_restarted_do_not_call_those_before() -> None:

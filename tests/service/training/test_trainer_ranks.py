@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from service import deltas
 from service.checkpoints import Manifest
 from service.errors import CheckpointError
 from service.streams import Entry, StreamNames, partition_of
@@ -126,6 +127,23 @@ def test_a_restart_with_the_same_number_changes_no_bit_and_with_another_only_rou
     once = run(2, state, third, 2 * third, 77)
     equal(twice, once, 0.0)
     equal(run(3, run(1, once, 2 * third, len(log) - 9, 30), len(log) - 9, len(log), 4), alone, TOLERANCE)
+
+
+def test_deltas_of_ranks_are_what_moved_on_any_of_them(world, log, together, bits) -> None:
+    def work(ranks: Ranks) -> dict[str, np.ndarray]:
+        trainer = world.trainer(ranks=ranks, optimizer="sparse_adam")
+        kept = {name: array.copy() for name, array in trainer.weights().items()}
+        for part in log[:250], log[250:350], log[350:]:
+            feed(trainer, part, [])
+            trainer.collect(full=False)
+            if ranks.rank == 0:  # it alone publishes
+                kept = deltas.apply(kept, trainer.delta() or {})
+                trainer.settle()
+                assert bits(kept) == bits(trainer.weights())
+        return trainer.weights()
+
+    first, second = together(2, work)
+    assert bits(first) == bits(second)
 
 
 def test_ranks_whose_weights_differ_publish_nothing(world, log, together) -> None:
