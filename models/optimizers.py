@@ -15,12 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.adam import BETA_1, BETA_2, EPSILON, MOMENTS, FusedAdam
 from models.networks.click import Params
 from models.networks.embedding import is_table
 from models.types import Array
-
-_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # [1]
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # torch's names for what [1] keeps of each parameter
 
 
 class Optimizer(Protocol):
@@ -62,13 +60,7 @@ class Adam:
     def __init__(self, params: Params, *, learning_rate: float, table_learning_rate: float | None = None) -> None:
         self._params = params
         tables, others = _apart(params)
-        groups = [
-            {"params": list(others.values()), "lr": learning_rate},
-            {"params": list(tables.values()), "lr": table_learning_rate or learning_rate},
-        ]
-        betas = _BETA_1, _BETA_2
-        used = [group for group in groups if group["params"]]
-        self._adam = torch.optim.Adam(used, betas=betas, eps=_EPSILON, fused=True)
+        self._adam = FusedAdam((others, learning_rate), (tables, table_learning_rate or learning_rate))
         # Of the tables: zero between steps, because they are large and a batch reads few of their rows.
         self._gradients = {name: torch.zeros(value.shape) for name, value in tables.items()}
 
@@ -81,20 +73,19 @@ class Adam:
                 self._params[name].grad = gradient.index_add_(0, rows[name], sparse._values())
         with without_denormals():
             self._adam.step()
-        self._adam.zero_grad(set_to_none=True)
         for name, read in rows.items():
             self._gradients[name].index_fill_(0, read, 0.0)
 
     def state(self) -> dict[str, Array]:
         return {
             f"adam.{moment}.{name}": tensor.numpy().copy()
-            for name, value in self._params.items()
-            for moment, tensor in self._adam.state[value].items()
+            for name, moments in self._adam.moments.items()
+            for moment, tensor in zip(MOMENTS, moments, strict=True)
         }
 
     def restore(self, state: Mapping[str, Array]) -> None:
-        for name, value in self._params.items():
-            self._adam.state[value] = {one: _tensor(state, f"adam.{one}.{name}") for one in _MOMENTS}
+        for name in self._params:
+            self._adam.moments[name] = tuple(_tensor(state, f"adam.{one}.{name}") for one in MOMENTS)
 
 
 class SparseAdam:
@@ -135,10 +126,10 @@ class SparseAdam:
 
     def _move(self, name: str, rows: Tensor, g: Tensor) -> None:
         value = self._tables[name]
-        mean = self._mean[name].index_select(0, rows).lerp_(g, 1.0 - _BETA_1)
-        square = self._square[name].index_select(0, rows).mul_(_BETA_2).addcmul_(g, g, value=1.0 - _BETA_2)
-        size = self._rate / (1.0 - _BETA_1**self._steps)
-        spread = (square / (1.0 - _BETA_2**self._steps)).sqrt_().add_(_EPSILON)
+        mean = self._mean[name].index_select(0, rows).lerp_(g, 1.0 - BETA_1)
+        square = self._square[name].index_select(0, rows).mul_(BETA_2).addcmul_(g, g, value=1.0 - BETA_2)
+        size = self._rate / (1.0 - BETA_1**self._steps)
+        spread = (square / (1.0 - BETA_2**self._steps)).sqrt_().add_(EPSILON)
         value.index_copy_(0, rows, value.index_select(0, rows).addcdiv_(mean, spread, value=-size))
         self._mean[name].index_copy_(0, rows, mean)
         self._square[name].index_copy_(0, rows, square)
@@ -179,7 +170,7 @@ class RowwiseAdagrad:
             for name, rows, g in _read(self._tables):
                 v = self._decayed(name, rows).add_(g.square().mean(1))
                 self._sum[name].index_copy_(0, rows, v)
-                self._tables[name].index_add_(0, rows, g / v.sqrt().add_(_EPSILON)[:, None], alpha=-self._rate)
+                self._tables[name].index_add_(0, rows, g / v.sqrt().add_(EPSILON)[:, None], alpha=-self._rate)
         self._others.step()
 
     def state(self) -> dict[str, Array]:
