@@ -13,6 +13,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
+
+from scripts.cli import app
 
 DEADLINE_S = 300.0
 
@@ -135,8 +138,7 @@ def test_a_process_that_dies_ends_it_with_the_reason(tmp_path: Path, command: st
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    command = [sys.executable, "-m", "scripts.cli", "demo", "--dir", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
-    assert done.returncode == 1
+    done = CliRunner().invoke(app, ["demo", "--dir", str(tmp_path)])
+    assert done.exit_code == 1
     assert "is not empty: name a new folder" in " ".join(done.stdout.split())
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
