@@ -10,8 +10,9 @@ import typer
 
 from scripts.bench.measure import Tell
 from scripts.bench.processes import Cores, cores, pinned
+from scripts.bench.records import record
 from scripts.bench.report import AsJson, Column, Core, Row, Runs, failing, progress, show, whole_numbers
-from scripts.bench.work import LANE, Catalogue, rows
+from scripts.bench.work import Catalogue, rows
 from service.events import Event, Served, encode
 from service.streams import Entry, StreamNames
 from service.training.join import Join
@@ -107,26 +108,15 @@ def _fill(into: Join, templates: Sequence[Served], pending: int) -> None:
 def _served(number: int, slate: int) -> Served:
     """A record of the benchmark's work: 12 fields an item."""
     request = Catalogue().request(number, slate)
-    batch = rows(request)
-    p_click = np.random.default_rng(number).random(slate).tolist()
-    return Served(
+    return record(
+        rows(request),
+        [one["id"] for one in request["candidates"]],
+        np.random.default_rng(number).random(slate).tolist(),
         request_id="r",
         time_ms=1_700_000_000_000,
-        lane=LANE,
         strategy="age_ts",
         version=1_000_000,
         lambda_=10.0,
         seed=2**63 + number,
-        spec_hash="0" * 64,
-        bucket=None,
-        context_index=batch.context_index.tobytes(),
-        context_weight=batch.context_weight.tobytes(),
-        item_ids=[one["id"] for one in request["candidates"]],
-        item_index=batch.item_index.tobytes(),
-        item_weight=batch.item_weight.tobytes(),
-        p_click=p_click,
-        score=p_click,
-        explored=[False] * slate,
         impressions=[10_000] * slate,
-        propensity=None,
     )

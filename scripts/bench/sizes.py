@@ -22,6 +22,7 @@ from models.networks.click import ClickNetwork, NetworkConfig
 from models.registry import build
 from models.spec import FeatureSpec
 from scripts.bench.measure import Tell
+from scripts.bench.records import record
 from scripts.bench.report import Row
 from scripts.bench.work import LANE, SPEC, STRATEGIES, VALUES
 from service.checkpoints import ITEM_HASH, ITEM_IMPRESSIONS, LocalStore, Manifest, load_delta
@@ -163,24 +164,4 @@ def _served(encoder: Encoder, request_id: str, places: list[int], features: list
     ids = [f"item-{place}" for place in places]
     user, context = _features("user", value), _features("context", value)
     batch = encoder.batch(ids, features, user_id="user", user=user, context=context)
-    return Served(
-        request_id=request_id,
-        time_ms=0,
-        lane=LANE,
-        strategy="greedy",
-        version=0,
-        lambda_=0.0,
-        seed=0,
-        spec_hash=encoder.spec.hash,
-        bucket=None,
-        context_index=batch.context_index.tobytes(),
-        context_weight=batch.context_weight.tobytes(),
-        item_ids=ids,
-        item_index=batch.item_index.tobytes(),
-        item_weight=batch.item_weight.tobytes(),
-        p_click=[0.05] * len(ids),
-        score=[0.05] * len(ids),
-        explored=[False] * len(ids),
-        impressions=[1] * len(ids),
-        propensity=None,
-    )
+    return record(batch, ids, [0.05] * len(ids), request_id=request_id, version=0, spec_hash=encoder.spec.hash)

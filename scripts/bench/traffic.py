@@ -7,7 +7,8 @@ import numpy as np
 
 from models.features import Encoder
 from models.spec import FeatureSpec
-from scripts.bench.work import LANE, SPEC, STRATEGIES, Catalogue
+from scripts.bench.records import record
+from scripts.bench.work import SPEC, STRATEGIES, Catalogue
 from service.events import Event, Served, encode
 from service.streams import Entry, StreamNames
 
@@ -65,25 +66,16 @@ def _served(
         user=user["features"],
         context=request["context"]["features"],
     )
-    p_click = generator.uniform(0.0, 2 * _CTR, shown).tolist()
-    return Served(
+    return record(
+        batch,
+        ids,
+        generator.uniform(0.0, 2 * _CTR, shown).tolist(),
         request_id=request["request_id"],
         time_ms=time_ms,
-        lane=LANE,
         strategy=list(STRATEGIES)[number % len(STRATEGIES)],
-        version=1,
         lambda_=10.0,
         seed=number,
         spec_hash=encoder.spec.hash,
-        bucket=None,
-        context_index=batch.context_index.tobytes(),
-        context_weight=batch.context_weight.tobytes(),
-        item_ids=ids,
-        item_index=batch.item_index.tobytes(),
-        item_weight=batch.item_weight.tobytes(),
-        p_click=p_click,
-        score=p_click,
         explored=(generator.random(shown) < 0.05).tolist(),
         impressions=generator.integers(6_000, size=shown).tolist(),
-        propensity=None,
     )
