@@ -23,6 +23,7 @@ from models.exploration.glm_ucb import GlmUcb
 from models.exploration.gradient import Gradient
 from models.exploration.greedy import Greedy
 from models.exploration.guideboot import GuideBoot
+from models.exploration.item_laplace import ItemLaplace
 from models.exploration.mc_dropout import McDropout
 from models.exploration.multi_head import MultiHead
 from models.exploration.online_bootstrap import OnlineBootstrap
@@ -77,6 +78,7 @@ METHODS: dict[str, type[Exploration]] = {
     "deep_ucb1": DeepUcb1,
     "deep_ts_beta": DeepTsBeta,
     "count_ucb": CountUcb,
+    "item_laplace": ItemLaplace,
     "gaussian_process": GaussianProcess,
     "density": Density,
     "ts_blr": TsBlr,

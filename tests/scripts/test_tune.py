@@ -87,9 +87,7 @@ def test_a_study_is_recorded_and_goes_on(invoke: Invoke, tmp_path: Path) -> None
 
 
 def test_a_grid_is_searched_to_its_end_and_no_further(invoke: Invoke) -> None:
-    done = invoke(
-        "epsilon_greedy", "--trials", 9, "--try", "epsilon=[0.1, 0.3]", "--set", 'estimate="model"', "--json"
-    )
+    done = invoke("epsilon_greedy", "--trials", 9, "--try", "epsilon=[0.1, 0.3]", "--set", 'estimate="model"', "--json")
     assert done.exit_code == 0, done.output
     options = [trial["options"] for trial in json.loads(done.stdout)["trials"]]
     assert sorted(one.pop("epsilon") for one in options) == [0.1, 0.3]

@@ -39,6 +39,11 @@ class Lives:
         born = number * self._interval_s - self._longest_s <= time_s[:, None]
         return born & (self._death_s[first : last + 1] > time_s[:, None]), first
 
+    def age(self, time_s: Array, first: int, count: int) -> Array:
+        """(V, count) mean lives since the births of items from number `first` on, at each of V times."""
+        birth_s = np.arange(first, first + count) * self._interval_s - self._longest_s
+        return np.asarray((time_s[:, None] - birth_s) / self._mean_s)
+
     def _know(self, count: int) -> None:
         while len(self._death_s) < count:
             first = len(self._death_s)

@@ -3,9 +3,16 @@
 Users with 136 binary features visit a page that shows articles of a changing pool of about 38, clicked at about 4 %
 under random display. The numbers behind that shape are ours.
 
-    logit P(click) = base + quality of the item + taste of the user . style of the item
+    logit P(click) = base + quality of the item + taste of the user . style of the item - fade * age of the item
 
 Tastes are linear in the user's features and styles are of low rank, so a small click model can learn the world online.
+News get old: on the page that R6B is a log of, articles lose clicks with age and with those who have seen them [1]. How
+fast is ours: so that a small network that learns from random display could pick about as many clicks as the best that
+is published for R6B, 2.06 times those of random [2], while greedy, which learns from its own, gets about 1.5 times.
+
+References:
+    [1] Agarwal, Chen, Elango 2009, "Spatio-Temporal Models for Estimating Click-through Rate", WWW.
+    [2] "Pluggable Deep Thompson Sampling", SDM 2023: PlugTS-P 53,898 clicks, of random 26,213 (papers.md 2.7).
 """
 
 import math
@@ -69,6 +76,7 @@ class R6bWorld:
         ctr: click probability under random display.
         quality_sd: spread of the items' log odds, the same for every user.
         affinity_sd: spread of the log odds that a known user's taste adds.
+        fade: log odds that an item loses in a mean life.
         rank: dimensions of taste and style.
         anonymous: share of users of whom only the constant feature is known.
         interval_s: between two visits of `visits`.
@@ -86,6 +94,7 @@ class R6bWorld:
         ctr: float = 0.04,
         quality_sd: float = 0.4,
         affinity_sd: float = 0.3,
+        fade: float = 1.5,
         rank: int = 4,
         anonymous: float = 0.3,
         interval_s: float = INTERVAL_S,
@@ -95,8 +104,10 @@ class R6bWorld:
         self._lives = Lives(seed, pool=pool, lifetime_s=lifetime_s)
         self._quality_sd = quality_sd
         # The mean of a sigmoid far below 1/2 is that of a lognormal: half a variance above its centre.
-        variance = quality_sd**2 + (1.0 - anonymous) * affinity_sd**2
-        self._base = math.log(ctr / (1.0 - ctr)) - variance / 2.0
+        # Of the ages of the items that are there, in mean lives, the mean is 13/24 and the variance 0.123.
+        self._fade = fade
+        variance = quality_sd**2 + (1.0 - anonymous) * affinity_sd**2 + 0.1233 * fade**2
+        self._base = math.log(ctr / (1.0 - ctr)) - variance / 2.0 + fade * 13.0 / 24.0
         self._arrivals = Arrivals(seed)
         self._features, taste = _users(np.random.default_rng([seed, 1]), users, rank, anonymous)
         self._taste = affinity_sd / math.sqrt(rank) * taste  # (users, rank)
@@ -128,7 +139,12 @@ class R6bWorld:
         present, first = self._lives.present(time_s)
         self._bear(self._lives.needed(float(time_s[-1])))
         born = slice(first, first + present.shape[1])
-        logit = self._base + self._quality[born] + self._taste[user] @ self._style[born].T  # (V, n)
+        logit = (
+            self._base
+            - self._fade * self._lives.age(time_s, first, present.shape[1])
+            + self._quality[born]
+            + self._taste[user] @ self._style[born].T
+        )  # (V, n)
         return *flat(present, first), 1.0 / (1.0 + np.exp(-logit[present]))
 
     def _contexts(self) -> tuple[Array, Array]:

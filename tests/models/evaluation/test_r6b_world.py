@@ -10,8 +10,8 @@ def visits(world: R6bWorld, count: int, *, every_s: float = 0.1) -> list[Visit]:
 
 @pytest.fixture(scope="module")
 def hour() -> list[Visit]:
-    """An hour of a world whose items live for about ten minutes."""
-    return visits(R6bWorld(seed=3, lifetime_s=600.0), 12_000, every_s=0.3)
+    """An hour of a world whose items live for about ten minutes, and do not fade."""
+    return visits(R6bWorld(seed=3, lifetime_s=600.0, fade=0.0), 12_000, every_s=0.3)
 
 
 def test_the_shape_is_that_of_r6b(hour: list[Visit]) -> None:
@@ -78,6 +78,19 @@ def test_items_are_born_and_die_and_keep_their_probability_for_a_user(hour: list
     assert life_s.max() < 905.0
     for item in middle:
         assert all(item in visit.candidates for visit in hour[first[item] : last[item] : 100])
+
+
+def test_items_fade_in_a_line_from_their_birth_on() -> None:
+    fading, still = (visits(R6bWorld(seed=2, lifetime_s=50.0, fade=fade), 3_000) for fade in (2.0, 0.0))
+    lost: dict[str, list[float]] = {}
+    for number, (one, other) in enumerate(zip(fading, still, strict=True)):
+        assert one.candidates == other.candidates
+        odds = [np.log(of.click_probability / (1.0 - of.click_probability)) for of in (one, other)]
+        for item, value in zip(one.candidates, odds[1] - odds[0], strict=True):
+            lost.setdefault(item, []).append(value)
+            assert value == pytest.approx(lost[item][0] + 2.0 * 0.1 / 50.0 * (len(lost[item]) - 1), abs=1e-9), number
+    newest = [values[0] for item, values in lost.items() if item not in fading[0].candidates]
+    assert np.ptp(newest) <= 2.0 * 0.1001 / 50.0  # all are born equal, up to the time to the next visit
 
 
 def test_turnover_follows_the_lifetime() -> None:

@@ -38,7 +38,10 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 def log(count: int, *, seed: int = 0, every_s: float = 0.05, pool: int = 8) -> Iterator[Event]:
     """Uniformly random display in a simulated world."""
-    world, generator = R6bWorld(seed=seed, pool=pool, lifetime_s=300.0, users=200), np.random.default_rng(seed)
+    world, generator = (
+        R6bWorld(seed=seed, pool=pool, lifetime_s=300.0, users=200, fade=0.0),
+        np.random.default_rng(seed),
+    )
     for number in range(count):
         visit = world.visit(number * every_s)
         displayed = int(generator.integers(len(visit.candidates)))

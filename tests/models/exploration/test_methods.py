@@ -129,6 +129,13 @@ def count_ucb(case):
     return rate + 1.96 * torch.sqrt(rate * (1.0 - rate) / (shown + 2.0)) - case.p
 
 
+def item_laplace(case):
+    one = case.exploration
+    sigma = 1.0 / torch.sqrt(1.0 / one.prior_sd**2 + torch.from_numpy(IMPRESSIONS) * case.p * (1.0 - case.p))
+    z = case.normal[:, 0] if one.uncertainty == "thompson" else 1.0
+    return torch.sigmoid(torch.logit(case.p) + z * sigma) - case.p
+
+
 def gaussian_process(case):
     belief, state = case.exploration.beliefs[0], case.state("gp")
     mean, variance = belief.posterior(case.network, state | belief.prepare(case.network, state), case.at.hidden[-1])
@@ -171,6 +178,8 @@ CASES = [
     (mc_dropout, {"method": "mc_dropout", "uncertainty": "ucb", "dropout": "full", "novelty": 25.0}),
     (deep_ucb1, {"method": "deep_ucb1"}),
     (count_ucb, {"method": "count_ucb"}),
+    (item_laplace, {"method": "item_laplace"}),
+    (item_laplace, {"method": "item_laplace", "uncertainty": "thompson", "prior_sd": 2.0}),
     (gaussian_process, {"method": "gaussian_process"}),
     (gaussian_process, {"method": "gaussian_process", "uncertainty": "ucb"}),
     (density, {"method": "density"}),

@@ -52,6 +52,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "deep_ts_beta": {},
     "deep_ucb1": {},
     "count_ucb": {},
+    "item_laplace": {"uncertainty": "thompson"},
     "ts_blr": {},
 }
 MAX_ROWS, MAX_REQUESTS = 300, 4
