@@ -9,8 +9,9 @@ import math
 
 #: Slots per correction: at a target of 5 % the share's standard error is 1 %.
 WINDOW = 500
-#: A correction multiplies lambda by at most e^GAIN.
-GAIN = 0.7
+#: A correction multiplies lambda by e^(GAIN (1 - share / target)), but by no less than e^-DEEPEST. Were excess cut as
+#: short as want is by nature, a share that jumps past its target and back would stay above it on average.
+GAIN, DEEPEST = 0.7, 7.0
 #: Bounds of lambda: below, nothing moves; above, the step leaves every region the model has seen.
 LOWEST, HIGHEST = 1e-3, 1e4
 
@@ -35,8 +36,8 @@ class Budget:
         self._slots += slots
         self._log_lambda += slots * math.log(min(max(lambda_used, LOWEST), HIGHEST))
         if self._slots >= WINDOW:
-            error = min(max(1.0 - self._changed / self._slots / self.target, -1.0), 1.0)
-            log_lambda = self._log_lambda / self._slots + GAIN * error
+            change = max(GAIN * (1.0 - self._changed / self._slots / self.target), -DEEPEST)
+            log_lambda = self._log_lambda / self._slots + change
             self.lambda_ = min(max(math.exp(log_lambda), LOWEST), HIGHEST)
             self._changed = self._slots = 0
             self._log_lambda = 0.0

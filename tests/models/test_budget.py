@@ -34,6 +34,16 @@ def test_it_holds_the_target(start, delay):
     assert share == pytest.approx(0.05, abs=0.015)
 
 
+@pytest.mark.parametrize("target", [0.05, 0.1, 0.2])
+def test_it_holds_the_target_on_average_where_the_share_jumps(target):
+    budget, shares = Budget(target, 1.0), []
+    for _ in range(3_000):  # as of a bonus without noise: nothing changes, or more than half
+        share = 0.6 if budget.lambda_ > 0.4 else 0.0
+        budget.observe(round(share * WINDOW), WINDOW, budget.lambda_)
+        shares.append(share)
+    assert np.mean(shares) == pytest.approx(target, rel=0.35)
+
+
 def test_lambda_stays_in_bounds_when_the_target_cannot_be_met():
     never, always = Budget(0.05, 10.0), Budget(0.05, 10.0)
     for _ in range(200):
