@@ -84,14 +84,21 @@ def test_how_entries_are_chunked_changes_nothing(world, bits, grid_ms: int, max_
     assert everything(whole, bits) == everything(single, bits) == everything(random, bits)
 
 
+@pytest.fixture(scope="module", params=OPTIMIZERS)
+def never_stopped(request: pytest.FixtureRequest, world, entries: list[Entry]) -> tuple[str, Trainer]:
+    """(its optimiser, a trainer that has learned it all)."""
+    trainer = world.trainer(optimizer=request.param)
+    trainer.feed(entries)
+    return request.param, trainer
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.77, 0.999])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_restored_trainer_goes_on_with_the_same_bits(
-    world, entries: list[Entry], bits, share: float, optimizer: str
+    world, entries: list[Entry], bits, share: float, never_stopped: tuple[str, Trainer]
 ) -> None:
     cut = int(share * len(entries))
-    whole, first, second = (world.trainer(optimizer=optimizer) for _ in range(3))
-    whole.feed(entries)
+    optimizer, whole = never_stopped
+    first, second = (world.trainer(optimizer=optimizer) for _ in range(2))
     first.feed(entries[:cut])
     second.restore(manifest_of(first), first.weights(), first.state())
     assert everything(second, bits) == everything(first, bits)
