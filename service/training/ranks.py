@@ -1,7 +1,7 @@
 """Ranks: the processes that train one lane together. All go through the same rounds, and no round starts without all.
 
-They are started by torchrun, which tells each who it is, and talk over gloo. What they exchange is the same on all of
-them afterwards, bit for bit. One process alone is a rank of one, to which all of this is free.
+They are started by torchrun, which tells each who it is, and talk over gloo. One process alone is a rank of one, to
+which all of this is free.
 """
 
 import os

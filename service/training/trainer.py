@@ -4,7 +4,8 @@ Batches close by count alone, so how the log is chunked into feeds changes nothi
 learned from: progressive validation, an honest measure on data that the model has not seen.
 
 Ranks that train together each join their own partitions of the log, then tell each other what closed. From there on all
-have the same: every batch, of which each computes a share of the gradient, and every weight after it.
+have the same: every batch, of which each computes a share of the gradient. Of the weights each moves a part, and they
+are brought together for a version.
 """
 
 from collections.abc import Mapping, Sequence
