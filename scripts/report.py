@@ -18,8 +18,9 @@ from models.evaluation.loop import POINTS
 from models.evaluation.worlds.world import TUNING_SEEDS, check_seeds
 from models.registry import METHODS, build
 from scripts.plots import Panel, svg
+from scripts.report_rows import Row
 from scripts.report_summary import Summary, cells, markdown, summary
-from scripts.report_tables import TABLES, Row
+from scripts.report_tables import TABLES
 from scripts.runs import Record, Results, revision, run_all
 from scripts.worlds import Learning, Life, Scale, scale_of
 

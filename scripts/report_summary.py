@@ -6,7 +6,7 @@ from math import isnan
 from typing import Any
 
 from models.evaluation.intervals import Interval, paired
-from scripts.report_tables import Row, Table
+from scripts.report_rows import Row, Table
 from scripts.runs import Record
 
 Summary = dict[str, Any]

@@ -1,7 +1,5 @@
 """The papers' tables: which strategies stand in them, under which settings of ours, and what the papers report.
 
-Settings that no paper states are our first guesses, not tuned yet: `agerank tune` is for that, on seeds of its own.
-
 References:
     [1] Wu et al. 2021, arXiv:2112.11136: Tables 1 to 3, total clicks on Yahoo! R6B; both versions print the same.
     [2] "GuideBoot: Guided Bootstrap for Deep Contextual Bandits", WWW 2021, arXiv:2107.08383: Tables 3 and 4, average
@@ -10,72 +8,22 @@ References:
     [5] "Pluggable Deep Thompson Sampling", SDM 2023: total clicks on the same log under the same protocol as [1].
 """
 
-from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One strategy.
-
-    Args:
-        label: as in the paper.
-        options: as in the settings: `method` and its options.
-        paper: what the paper reports, in its own unit; None where it does not.
-        again: the paper's second column: half of the log in [1], the online experiment in [2].
-    """
-
-    label: str
-    options: dict[str, Any]
-    paper: float | None = None
-    again: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """What a report prints.
-
-    Args:
-        title: of the table.
-        unit: of the paper's figures.
-        reference: label of the row that the others are compared with.
-        worlds: where it is at home; the first is the default.
-        rows: in the paper's order.
-        throughput: also tell how many items left their exploration phase.
-        frontier: rows are methods at several budgets, "METHOD at BUDGET".
-    """
-
-    title: str
-    unit: str
-    reference: str
-    worlds: tuple[str, ...]
-    rows: tuple[Row, ...]
-    throughput: bool = False
-    frontier: bool = False
-
-
-def age(**options: Any) -> dict[str, Any]:
-    """AGE-TS with our settings for the reports, but for the options given."""
-    return {"method": "age", "rate": 0.1, "budget": 0.1, **options}
-
-
-def age_ucb(**options: Any) -> dict[str, Any]:
-    return age(uncertainty="ucb", **options)
-
-
-def _ucb(method: str) -> dict[str, Any]:
-    return {"method": method, "uncertainty": "ucb"}
-
-
-def _decayed(horizon: int) -> dict[str, Any]:
-    return {"method": "epsilon_greedy", "horizon": horizon}
-
-
-BARE_GREEDY = Row(label="greedy", options={"method": "greedy"})
-BARE_EPSILON = Row(label="epsilon-greedy", options={"method": "epsilon_greedy"})
-GREEDY = Row(label="greedy", options={"method": "greedy"}, paper=39149.0, again=19346.0)
-AGE_TS = Row(label="AGE-TS", options=age(), paper=50111.0, again=24875.0)
-AGE_UCB = Row(label="AGE-UCB", options=age_ucb(), paper=47874.0, again=23042.0)
+from scripts.report_rows import (
+    AGE_TS,
+    AGE_UCB,
+    BARE_EPSILON,
+    BARE_GREEDY,
+    GREEDY,
+    ITEM_LAPLACE,
+    Row,
+    Table,
+    age,
+    age_ucb,
+    decayed,
+    ucb,
+)
 
 TABLE_1 = Table(
     title="AGE paper, Table 1",
@@ -87,17 +35,18 @@ TABLE_1 = Table(
         GREEDY,
         Row(label="epsilon-greedy", options={"method": "epsilon_greedy"}, paper=42540.0, again=20385.0),
         Row(label="Ensemble-TS", options={"method": "ensemble"}, paper=43429.0, again=20372.0),
-        Row(label="Ensemble-UCB", options=_ucb("ensemble"), paper=31986.0, again=14872.0),
+        Row(label="Ensemble-UCB", options=ucb("ensemble"), paper=31986.0, again=14872.0),
         Row(label="GP-TS", options={"method": "gaussian_process"}, paper=44070.0, again=20377.0),
-        Row(label="GP-UCB", options=_ucb("gaussian_process"), paper=36192.0, again=18923.0),
+        Row(label="GP-UCB", options=ucb("gaussian_process"), paper=36192.0, again=18923.0),
         Row(label="gradient-TS", options={"method": "gradient"}, paper=46830.0, again=23227.0),
-        Row(label="gradient-UCB", options=_ucb("gradient"), paper=37655.0, again=17362.0),
+        Row(label="gradient-UCB", options=ucb("gradient"), paper=37655.0, again=17362.0),
         Row(label="UR-gradient-TS", options={"method": "underestimation"}, paper=47540.0, again=22052.0),
-        Row(label="UR-gradient-UCB", options=_ucb("underestimation"), paper=41510.0, again=19477.0),
+        Row(label="UR-gradient-UCB", options=ucb("underestimation"), paper=41510.0, again=19477.0),
         AGE_TS,
         AGE_UCB,
         Row(label="PlugTS [5]", options={"method": "plug_ts"}, paper=52381.8),
         Row(label="PlugTS-P [5]", options={"method": "plug_ts", "covariance": "none"}, paper=53897.8),
+        ITEM_LAPLACE,
     ),
 )
 
@@ -141,7 +90,7 @@ GUIDEBOOT = Table(
     rows=(
         BARE_GREEDY,
         Row(label="epsilon-greedy", options={"method": "epsilon_greedy"}, paper=0.0248, again=0.0289),
-        Row(label="epsilon-greedy, decayed", options=_decayed(20_000), paper=0.0260, again=0.0293),
+        Row(label="epsilon-greedy, decayed", options=decayed(20_000), paper=0.0260, again=0.0293),
         Row(label="Deep-TS-Beta", options={"method": "deep_ts_beta"}, paper=0.0262, again=0.0295),
         Row(label="Deep-UCB1", options={"method": "deep_ucb1"}, paper=0.0222, again=0.0243),
         Row(label="MC-Dropout", options={"method": "mc_dropout"}, paper=0.0245, again=0.0297),
@@ -151,6 +100,7 @@ GUIDEBOOT = Table(
         Row(label="Online bootstrap", options={"method": "online_bootstrap"}, again=0.0302),
         Row(label="Online GuideBoot", options={"method": "online_guideboot"}, again=0.0317),
         Row(label="AGE-TS", options=age()),
+        ITEM_LAPLACE,
     ),
 )
 
@@ -162,7 +112,7 @@ GLM = Table(
     rows=(
         BARE_GREEDY,
         BARE_EPSILON,
-        Row(label="epsilon-greedy, decayed", options=_decayed(5_000)),
+        Row(label="epsilon-greedy, decayed", options=decayed(5_000)),
         Row(label="GLM-UCB", options={"method": "glm_ucb"}),
         Row(label="TS-BLR", options={"method": "ts_blr"}),
         Row(label="Bootstrap", options={"method": "bootstrap"}),
@@ -171,6 +121,7 @@ GLM = Table(
         Row(label="GuideBoot", options={"method": "guideboot", "guidance": "fields"}),
         Row(label="Online GuideBoot", options={"method": "online_guideboot", "guidance": "fields"}),
         Row(label="AGE-TS", options=age()),
+        ITEM_LAPLACE,
     ),
 )
 
@@ -184,9 +135,9 @@ HYBRID = Table(
         Row(label="full dropout TS", options={"method": "mc_dropout", "dropout": "full"}),
         Row(label="full dropout UCB", options={"method": "mc_dropout", "dropout": "full", "uncertainty": "ucb"}),
         Row(label="hybrid TS", options={"method": "mc_dropout"}),
-        Row(label="hybrid UCB", options=_ucb("mc_dropout")),
+        Row(label="hybrid UCB", options=ucb("mc_dropout")),
         Row(label="multi-head TS", options={"method": "multi_head"}),
-        Row(label="multi-head UCB", options=_ucb("multi_head")),
+        Row(label="multi-head UCB", options=ucb("multi_head")),
         Row(label="bootstrap of 5 models", options={"method": "online_bootstrap"}),
         Row(label="AGE-TS, last layer", options=age(dropout="last_layer")),
     ),
@@ -205,8 +156,23 @@ THROUGHPUT = Table(
         Row(label="DDN-UCB", options={"method": "density"}),
         Row(label="AGE-TS", options=age()),
         Row(label="AGE-UCB", options=age_ucb()),
+        ITEM_LAPLACE,
     ),
     throughput=True,
+)
+
+EVERYWHERE = Table(
+    title="What is recommended, in every world",
+    unit="-",
+    reference="greedy",
+    worlds=("r6b", "ads_a", "ads_b", "glm"),
+    rows=(
+        BARE_GREEDY,
+        Row(label="random", options={"method": "random"}),
+        BARE_EPSILON,
+        Row(label="AGE-TS", options=age()),
+        ITEM_LAPLACE,
+    ),
 )
 
 _METHODS: dict[str, dict[str, Any]] = {
@@ -217,6 +183,7 @@ _METHODS: dict[str, dict[str, Any]] = {
     "gradient-TS": {"method": "gradient"},
     "UR-gradient-TS": {"method": "underestimation"},
     "PlugTS": {"method": "plug_ts"},
+    "item-Laplace": {"method": "item_laplace"},
 }
 
 FRONTIER = Table(
@@ -243,5 +210,6 @@ TABLES = {
     "glm": GLM,
     "hybrid": HYBRID,
     "throughput": THROUGHPUT,
+    "everywhere": EVERYWHERE,
     "frontier": FRONTIER,
 }
