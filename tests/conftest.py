@@ -37,6 +37,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def own_log() -> Iterator[None]:
     """A command run within a test sends the log to what stands for stderr then; the next test must not write there."""
     handlers, level = logging.root.handlers[:], logging.root.level
+    # A traceback with all variables in colour, which is the default, takes a second.
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
     yield
     structlog.reset_defaults()
     logging.root.handlers[:] = handlers

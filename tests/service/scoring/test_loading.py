@@ -148,10 +148,11 @@ def test_a_gate_on_its_very_threshold_may_fall_either_way(tmp_path: Path, publis
 
 
 def test_versions_share_the_items_as_long_as_these_are_encoded_alike(tmp_path: Path, publish: Publish) -> None:
-    spec = publish(tmp_path, 1).spec
+    plain = {"greedy": {}, "age_ts": {"method": "greedy"}}
+    spec = publish(tmp_path, 1, strategies=plain).spec
     field = '[[fields]]\nname = "new"\nside = "{}"\nkind = "categorical"\nbuckets = 9\n'
-    publish(tmp_path, 2, spec=spec + field.format("user"))
-    publish(tmp_path, 3, spec=spec + field.format("item"))
+    publish(tmp_path, 2, spec=spec + field.format("user"), strategies=plain)
+    publish(tmp_path, 3, spec=spec + field.format("item"), strategies=plain)
     first = loaded_from(tmp_path, 1)
     first.items.update({"a": {}})
     first.items.complete = True
