@@ -184,6 +184,8 @@ class Learner:
         self._elsewhere = None
         shares = division.peers.shares(len(rows.label))
         parts = [rows.part(share) for share in shares]
+        if any(one.recalls for one in self._beliefs):
+            division.level()
         # Beliefs learn from all rows.
         division.fetch([rows.batch if self._memories else part.batch for part in parts])
         self._teach(rows)

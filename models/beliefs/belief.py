@@ -51,6 +51,11 @@ class Belief(ABC):
 
     name: str  #: The first part of its parameters' names.
 
+    @property
+    def recalls(self) -> bool:
+        """Whether `loss` reads rows of the click model's tables that the lesson does not."""
+        return False
+
     @abstractmethod
     def init(self, network: ClickNetwork, generator: torch.Generator) -> State:
         """Fresh state. Raises ValueError: not to be had with this network or its features."""

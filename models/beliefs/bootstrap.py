@@ -68,6 +68,10 @@ class Bootstrap(Belief):
     def shape(self) -> Members:
         return Members(count=self.members, tables=self.tables)
 
+    @property
+    def recalls(self) -> bool:
+        return self.history > 0 and self.tables == "shared"
+
     def init(self, network: ClickNetwork, generator: torch.Generator) -> State:
         private: Params = {}
         if self.alpha:

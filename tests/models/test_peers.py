@@ -151,6 +151,31 @@ def test_restored_peers_go_on_bit_for_bit(spec, batches, optimizer: str) -> None
         assert all(np.array_equal(value, other[name]) for name, value in one.items())
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sparse_adam"])
+def test_what_is_learned_again_is_seen_alike_by_all(spec, batches, optimizer: str) -> None:
+    """Members that look at the click model's tables learn from a history: from rows that the batch does not read."""
+    method = build("guideboot", {"members": 2, "tables": "shared", "history": 60, "replayed": 20})
+
+    def work(peer: Peer | None) -> dict[str, np.ndarray]:
+        learner = Learner(
+            ClickNetwork(spec, CONFIG),
+            learning_rate=RATE,
+            seed=3,
+            optimizer=optimizer,
+            beliefs=beliefs([method]),
+            peers=peer,
+        )
+        for batch in batches:
+            learner.learn(*batch)
+        learner.level()
+        return learner.weights()
+
+    first, second = Threads(2).run(work)
+    for name, value in work(None).items():
+        np.testing.assert_array_equal(first[name], second[name])
+        np.testing.assert_allclose(first[name], value, rtol=0, atol=1e-5)
+
+
 def test_a_part_brings_the_context_that_it_needs(batches) -> None:
     batch, label, context_row = batches[0]
     rows = Rows(Batch(*map(torch.from_numpy, batch)), torch.from_numpy(label), torch.from_numpy(context_row))
