@@ -17,30 +17,27 @@ from prometheus_client import CollectorRegistry
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.optimizers import OPTIMIZERS, without_denormals
-from models.registry import build
 from models.spec import FeatureSpec
 from models.types import Array, Batch
 from scripts.bench import train_ranks
 from scripts.bench.bare import BareLoop, BareNetwork, Ready
+from scripts.bench.learning import LEARNING_RATE, new_learner, new_trainer
 from scripts.bench.measure import Tell, interleave, ratio
 from scripts.bench.processes import Cores, cores, pinned
 from scripts.bench.report import AsJson, BenchError, Column, Core, Row, Runs, failing, progress, show, whole_numbers
-from scripts.bench.traffic import WINDOW_MS, entries
-from scripts.bench.work import LANE, SPEC, STRATEGIES, Model
+from scripts.bench.traffic import entries
+from scripts.bench.work import SPEC, Model
 from service.appends import append_batch
 from service.checkpoints import LocalStore
 from service.connections import connect
 from service.streams import Entry, LogReader, StreamNames
 from service.telemetry import TrainerMetrics
 from service.training.guard import UNGUARDED, Guard
-from service.training.join import Join
-from service.training.joins import Joins
 from service.training.outcome import Progress
 from service.training.publisher import Publisher
 from service.training.trainer import Trainer
 from service.valkey import EmbeddedServer
 
-LEARNING_RATE = 1e-3
 FED = 1_000  # entries at a time, as the log is read
 BARE = "bare loop"
 NAMES = StreamNames("bench", partitions=1)
@@ -105,33 +102,17 @@ def run(*, batch_sizes: Sequence[int], requests: int, runs: int, where: Cores, t
             if not batches:
                 raise BenchError(f"{requests} requests do not make a batch of {batch_size}: take more of them")
             ways: dict[str, Callable[[], object]] = {BARE: _bare(batches)}
-            ways |= {optimizer: partial(_feed, log, batch_size, _learner(optimizer)) for optimizer in OPTIMIZERS}
-            ways["adam, Redis"] = partial(_follow, reader, log[-1], batch_size, _learner())
+            ways |= {optimizer: partial(_feed, log, batch_size, new_learner(optimizer)) for optimizer in OPTIMIZERS}
+            ways["adam, Redis"] = partial(_follow, reader, log[-1], batch_size, new_learner())
             taken = interleave(ways, runs=runs, seconds=0.0, tell=tell)
             found += [_row(way, batch_size, len(batches), taken) for way in taken]
         tell("publishing")
         return [*found, _publish(log, runs)]
 
 
-def _learner(optimizer: str = "adam") -> Learner:
-    network = ClickNetwork(FeatureSpec.from_toml(SPEC), NetworkConfig())
-    return Learner(network, learning_rate=LEARNING_RATE, seed=0, optimizer=optimizer)
-
-
-def _trainer(learner: Learner, batch_size: int) -> Trainer:
-    return Trainer(
-        learner=learner,
-        joins=Joins(lambda: Join(window_ms=WINDOW_MS, mode="served", max_pending=1_000_000)),
-        lane=LANE,
-        strategies={name: build(name, options) for name, options in STRATEGIES.items()},
-        batch_size=batch_size,
-        mature_impressions=3_000,
-    )
-
-
 def _feed(log: Sequence[Entry], batch_size: int, learner: Learner) -> Trainer:
     """The log from its start to its end, by a trainer that knows nothing of it. The learner goes on learning."""
-    trainer = _trainer(learner, batch_size)
+    trainer = new_trainer(learner, batch_size)
     for start in range(0, len(log), FED):
         trainer.feed(log[start : start + FED])
     return trainer
@@ -183,7 +164,7 @@ def _filled(log: Sequence[Entry], where: Cores) -> Iterator[LogReader]:
 
 def _follow(reader: LogReader, last: Entry, batch_size: int, learner: Learner) -> None:
     """As `_feed`, but read from Redis."""
-    trainer = _trainer(learner, batch_size)
+    trainer = new_trainer(learner, batch_size)
     while trainer.positions.get(last.stream) != last.position:
         trainer.feed(reader.read(trainer.positions, block_ms=100))
 
@@ -193,7 +174,7 @@ def _publish(log: Sequence[Entry], runs: int) -> Row:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="agerank-bench-"))
         store = LocalStore(Path(folder))
-        trainer = _feed(log[: len(log) // 2], 256, _learner())  # so that some of it waits
+        trainer = _feed(log[: len(log) // 2], 256, new_learner())  # so that some of it waits
         stack.enter_context(store.lock())
         refused = TrainerMetrics(CollectorRegistry()).refused
         publisher = Publisher(

@@ -17,19 +17,13 @@ import torch
 import torch.distributed
 
 from models.learner import Learner
-from models.networks.click import ClickNetwork, NetworkConfig
-from models.registry import build
-from models.spec import FeatureSpec
 from models.types import Array
+from scripts.bench.learning import new_learner, new_trainer
 from scripts.bench.measure import Tell, interleave, ratio
 from scripts.bench.report import Column, Row
-from scripts.bench.traffic import WINDOW_MS, entries
-from scripts.bench.work import LANE, SPEC, STRATEGIES
+from scripts.bench.traffic import entries
 from service.streams import Entry, StreamNames, partition_of
-from service.training.join import Join
-from service.training.joins import Joins
 from service.training.ranks import Ranks
-from service.training.trainer import Trainer
 
 OPTIMIZERS = "adam", "sparse_adam"
 FED = 1_000  # entries of the whole log in a round
@@ -133,14 +127,14 @@ def _rank(pipe: "Connection[object, object]", log: _Log, folder: Path, rank: int
         [one for one in everything[start : start + FED] if ranks.owns(partition_of(one.stream))]
         for start in range(0, len(everything), FED)
     ]
-    learner, batch_size = _learner(OPTIMIZERS[0], ranks), 1
+    learner, batch_size = new_learner(OPTIMIZERS[0], ranks), 1
     gc.collect()
     gc.freeze()  # as the trainer does
     with suppress(EOFError):
         while True:
             word = pipe.recv()
             if isinstance(word, _Begin):
-                learner, batch_size = _learner(word.optimizer, ranks), word.batch_size
+                learner, batch_size = new_learner(word.optimizer, ranks), word.batch_size
                 pipe.send(None)
             elif word == "learn":
                 pipe.send(_learn(learner, batch_size, ranks, rounds))
@@ -151,27 +145,10 @@ def _rank(pipe: "Connection[object, object]", log: _Log, folder: Path, rank: int
 
 def _learn(learner: Learner, batch_size: int, ranks: Ranks, rounds: Sequence[Sequence[Entry]]) -> int:
     """How many examples."""
-    trainer, before = _trainer(learner, batch_size, ranks), learner.step
+    trainer, before = new_trainer(learner, batch_size, ranks), learner.step
     for part in rounds:
         trainer.feed(part)
     return (learner.step - before) * batch_size
-
-
-def _learner(optimizer: str, ranks: Ranks) -> Learner:
-    network = ClickNetwork(FeatureSpec.from_toml(SPEC), NetworkConfig())
-    return Learner(network, learning_rate=1e-3, seed=0, optimizer=optimizer, peers=ranks.peers)
-
-
-def _trainer(learner: Learner, batch_size: int, ranks: Ranks) -> Trainer:
-    return Trainer(
-        learner=learner,
-        joins=Joins(lambda: Join(window_ms=WINDOW_MS, mode="served", max_pending=1_000_000)),
-        lane=LANE,
-        strategies={name: build(name, options) for name, options in STRATEGIES.items()},
-        batch_size=batch_size,
-        mature_impressions=3_000,
-        ranks=ranks,
-    )
 
 
 def _difference(expected: Mapping[str, Array], found: Sequence[Mapping[str, Array]]) -> float:

@@ -6,8 +6,9 @@ import numpy as np
 from torch.distributed import HashStore, ProcessGroupGloo
 
 from models.types import Array
+from scripts.bench.learning import new_learner
 from scripts.bench.traffic import entries
-from scripts.bench.train_ranks import _difference, _learn, _learner
+from scripts.bench.train_ranks import _difference, _learn
 from service.streams import StreamNames, partition_of
 from service.training.ranks import Ranks
 
@@ -18,7 +19,7 @@ def test_two_ranks_learn_what_one_learns() -> None:
     log = entries(120, StreamNames("bench", 2))
 
     def weights(ranks: Ranks) -> dict[str, Array]:
-        learner = _learner("sparse_adam", ranks)
+        learner = new_learner("sparse_adam", ranks)
         parts = [[one for one in log if ranks.owns(partition_of(one.stream))]]
         assert _learn(learner, BATCH, ranks, parts) == learner.step * BATCH > 4 * BATCH
         learner.level()
