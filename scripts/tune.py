@@ -73,7 +73,8 @@ def tune(
         places = [(name, _scale(name, learning, visits)) for name in worlds.split(",")]
         given = {**_lines(fixed, "--set"), **({} if budget is None else {"budget": budget})}
         held, grid = build(method, {"method": method, **given}), _grid(tried)
-        for point in product(*grid.values()):
+        points = list(product(*grid.values()))
+        for point in points:
             build(method, {"method": method, **given, **dict(zip(grid, point, strict=True))})
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
@@ -81,7 +82,8 @@ def tune(
     name = " ".join([method, setting, *fixed, *(f"try {one}" for one in tried)])
     searched: Space = {one: Choice(tuple(values)) for one, values in grid.items()} or space(held, given)
     found = _study(name, study, grid)
-    if not (found.trials or grid):
+    complete = len(_complete(found))
+    if not (complete or grid):
         found.enqueue_trial(begin(held, searched))
     judge = _Judge(places, span, jobs or os.cpu_count() or 1, Results(runs), quiet=as_json)
 
@@ -93,7 +95,7 @@ def tune(
             trial.set_user_attr(key, value)
         return statistics.fmean(gains)
 
-    found.optimize(objective, n_trials=max(trials - len(_complete(found)), 0))
+    found.optimize(objective, n_trials=max(min(trials, len(points) if grid else trials) - complete, 0))
     _print(found, name, as_json=as_json)
 
 
@@ -148,13 +150,11 @@ def _study(name: str, path: Path, grid: Mapping[str, list[Any]]) -> "optuna.Stud
         typer.echo("agerank tune needs optuna: pip install 'agerank[train,tune]'", err=True)
         raise typer.Exit(2) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        study_name=name,
-        storage=f"sqlite:///{path}",
-        load_if_exists=True,
-        direction="maximize",
-        sampler=optuna.samplers.GridSampler(grid, seed=0) if grid else optuna.samplers.TPESampler(seed=len(name)),
-    )
+    study = optuna.create_study(study_name=name, storage=f"sqlite:///{path}", load_if_exists=True, direction="maximize")
+    # A study that goes on numbers its grid as before, but must not draw again what it drew when it began.
+    fresh = optuna.samplers.TPESampler(seed=len(study.trials))
+    study.sampler = optuna.samplers.GridSampler(grid, seed=0) if grid else fresh
+    return study
 
 
 def _complete(study: "optuna.Study") -> list[Any]:

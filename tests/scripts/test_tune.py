@@ -75,7 +75,7 @@ def test_a_study_is_recorded_and_goes_on(invoke: Invoke, tmp_path: Path) -> None
     lives = (tmp_path / "agerank-tune.jsonl").read_text().splitlines()
     assert {json.loads(line)["settings"]["seed"] for line in lives} == {0, 1}
     done = json.loads(invoke("epsilon_greedy", "--trials", 3, "--json").stdout)
-    assert len(done["trials"]) == 3
+    assert len({trial["options"]["epsilon"] for trial in done["trials"]}) == 3
     gains = [trial["gain"] for trial in done["trials"]]
     assert gains == sorted(gains, reverse=True)
     assert {"method": "epsilon_greedy", "epsilon": 0.1} in [trial["options"] for trial in done["trials"]]
@@ -87,8 +87,10 @@ def test_a_study_is_recorded_and_goes_on(invoke: Invoke, tmp_path: Path) -> None
 
 
 def test_a_grid_is_searched_to_its_end_and_no_further(invoke: Invoke) -> None:
-    done = invoke("epsilon_greedy", "--trials", 9, "--try", "epsilon=[0.1, 0.3]", "--set", 'estimate="model"', "--json")
-    assert done.exit_code == 0, done.output
+    arguments = "epsilon_greedy", "--try", "epsilon=[0.1, 0.3]", "--set", 'estimate="model"', "--json", "--trials"
+    for trials in (1, 9, 9):
+        done = invoke(*arguments, trials)
+        assert done.exit_code == 0, done.output
     options = [trial["options"] for trial in json.loads(done.stdout)["trials"]]
     assert sorted(one.pop("epsilon") for one in options) == [0.1, 0.3]
     assert options == [{"method": "epsilon_greedy", "estimate": "model"}] * 2
