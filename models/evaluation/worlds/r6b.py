@@ -12,7 +12,7 @@ is published for R6B, 2.06 times those of random [2], while greedy, which learns
 
 References:
     [1] Agarwal, Chen, Elango 2009, "Spatio-Temporal Models for Estimating Click-through Rate", WWW.
-    [2] "Pluggable Deep Thompson Sampling", SDM 2023: PlugTS-P 53,898 clicks, of random 26,213 (papers.md 2.7).
+    [2] "Pluggable Deep Thompson Sampling", SDM 2023: PlugTS-P 53,898 clicks, of random 26,213.
 """
 
 import math

@@ -30,7 +30,7 @@ def kernel(one, other):
 
 
 def dense(network, state, hidden):
-    """m(x), v(x) and KL(q(u) | p(u)) from q(u) = N(q_mu, S): papers.md section 3, DUAL."""
+    """m(x), v(x) and KL(q(u) | p(u)) from q(u) = N(q_mu, S), as DUAL has them."""
     exact = {name: value.double() for name, value in state.items()}
     place = hidden.double() @ exact["adapter.weight"].T + exact["adapter.bias"]
     z = exact["inducing"]
