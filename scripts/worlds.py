@@ -52,7 +52,7 @@ def _stream(visits: int, warm_up: int, update_every: int) -> Scale:
 
 
 def _window(visits: int, window: int, update_every: int, pace: float = 1.0) -> Scale:
-    """As in [1], supplement, algorithm 5: learned anew after each partition, from a window that begins as random display.
+    """As in [1], algorithm 5: learned anew after each partition, from a window that begins as a log of random display.
 
     The learning rate is that of [1]; its window of 80,000 and its batches of 64 are too slow for a table.
 
