@@ -21,6 +21,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "greedy": {"method": "greedy"},
     "random": {"method": "random"},
     "epsilon_greedy": {"method": "epsilon_greedy", "epsilon": 0.1},
+    "item_laplace": {"method": "item_laplace", "budget": 0.2},
     "age_ts": {"method": "age", "uncertainty": "thompson", "budget": 0.05},
     "age_ucb": {"method": "age", "uncertainty": "ucb", "budget": 0.05},
 }
@@ -61,7 +62,7 @@ class Settings(BaseSettings):
     batch_wait_s: float = Field(0.0002, ge=0, le=1)
     batch_rows: Positive = 2_048
     batch_fuse: bool = False
-    default_strategy: str = "age_ts"
+    default_strategy: str = "item_laplace"
     traffic: dict[str, Share] = Field(default_factory=dict)
     traffic_salt: str = "agerank"
     max_candidates: Positive = 1_000
