@@ -106,12 +106,12 @@ class Division:
         return torch.cat(all_p)
 
     def level(self) -> None:
-        """Brings every row to all peers."""
+        """Brings every row to all peers that they may have as it was."""
         everywhere = {name: torch.arange(len(value)) for name, value in self._tables.items()}
         if self._moved:
             everywhere = {name: torch.from_numpy(rows).long() for name, rows in self._moved.rows().items()}
             self._moved.clear()
-        self._bring(self._between([everywhere for _ in self.peers.shares(0)]))
+        self._bring(self._between([everywhere] * self.peers.size))
 
     def cut(self, state: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
         """The state of an optimiser of all rows: of one of `owned`, and of the rows of the peers after us."""
@@ -144,7 +144,7 @@ class Division:
         ]
         found = self.peers.swap(given, [self._numbers(places) for places in wanted])
         for places, values in zip(wanted, found, strict=True):
-            for name, part in self._cut(places, values).items():
+            for name, part in self._by_table(places, values).items():
                 self._tables[name].index_copy_(0, places[name], part)
 
     def _gradients(self, name: str) -> Sequence[Tensor]:
@@ -153,27 +153,26 @@ class Division:
         read = self.read[self.peers.rank][name]
         total = torch.zeros(len(read), self._tables[name].shape[1])
         if gradient is not None:
-            total.index_add_(0, self._places(name, gradient._indices()[0], read), gradient._values())
+            total.index_add_(0, self._among(name, gradient._indices()[0], read), gradient._values())
         return torch.split(total, [len(places[name]) for places in self._traffic.wanted])
 
     def _take(self, found: Sequence[Tensor]) -> None:
         """Gradients of our rows, from those who read them."""
-        cut = [self._cut(places, values) for places, values in zip(self._traffic.asked, found, strict=True)]
-        for name, owned in self.owned.items():
-            if name in self._tables:
-                given = torch.cat([places[name] for places in self._traffic.asked])
-                rows = torch.from_numpy(_distinct(given.numpy()))
-                total = torch.zeros(len(rows), owned.shape[1])
-                total.index_add_(0, self._places(name, given, rows), torch.cat([one[name] for one in cut]))
-                owned.grad = _sparse(rows - self.share(name).start, total, owned)
+        by_reader = [self._by_table(places, values) for places, values in zip(self._traffic.asked, found, strict=True)]
+        for name, table in self._tables.items():
+            given = torch.cat([places[name] for places in self._traffic.asked])
+            rows = torch.from_numpy(_distinct(given.numpy()))
+            total = torch.zeros(len(rows), table.shape[1])
+            total.index_add_(0, self._among(name, given, rows), torch.cat([one[name] for one in by_reader]))
+            self.owned[name].grad = _sparse(rows - self.share(name).start, total, self.owned[name])
 
-    def _places(self, name: str, rows: Tensor, among: Tensor) -> Tensor:
+    def _among(self, name: str, rows: Tensor, distinct: Tensor) -> Tensor:
         """Where these rows of a table stand, each among distinct ones. A tenth of the time of a search."""
         place = self._place[name]
-        place[among] = torch.arange(len(among))
+        place[distinct] = torch.arange(len(distinct))
         return place.index_select(0, rows)
 
-    def _cut(self, places: Places, values: Tensor) -> dict[str, Tensor]:
+    def _by_table(self, places: Places, values: Tensor) -> dict[str, Tensor]:
         """The values of each table's rows, (N, D)."""
         widths = {name: self._tables[name].shape[1] for name in places}
         parts = torch.split(values, [len(rows) * widths[name] for name, rows in places.items()])

@@ -12,8 +12,9 @@ from models.types import Batch
 class Peers(Protocol):
     """All of them, as one of them sees it."""
 
-    #: Which of them we are, from 0.
+    #: Which of them we are, from 0, and how many there are.
     rank: int
+    size: int
 
     def shares(self, rows: int) -> list[slice]:
         """Each peer's part of so many rows, possibly none. Together, and in this order, they are all rows."""

@@ -21,7 +21,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "greedy": {"method": "greedy"},
     "random": {"method": "random"},
     "epsilon_greedy": {"method": "epsilon_greedy", "epsilon": 0.1},
-    "item_laplace": {"method": "item_laplace", "budget": 0.2},
+    "item_laplace": {"method": "item_laplace"},
     "age_ts": {"method": "age", "uncertainty": "thompson", "budget": 0.05},
     "age_ucb": {"method": "age", "uncertainty": "ucb", "budget": 0.05},
 }

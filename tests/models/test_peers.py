@@ -39,11 +39,10 @@ class Peer:
     """One of them."""
 
     def __init__(self, threads: Threads, rank: int) -> None:
-        self.threads, self.rank = threads, rank
+        self.threads, self.rank, self.size = threads, rank, threads.size
 
     def shares(self, rows: int) -> list[slice]:
-        size = self.threads.size
-        return [slice(rows * rank // size, rows * (rank + 1) // size) for rank in range(size)]
+        return [slice(rows * rank // self.size, rows * (rank + 1) // self.size) for rank in range(self.size)]
 
     def swap(self, given: Sequence[torch.Tensor], sizes: Sequence[int]) -> list[torch.Tensor]:
         self.threads.given[self.rank] = [one.clone() for one in given]
