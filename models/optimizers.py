@@ -9,7 +9,7 @@ References:
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -25,7 +25,9 @@ class Optimizer(Protocol):
     """Moves the parameters that it was made for."""
 
     #: Whether rows of tables move on that no batch has read since; else they stay as they are, bit for bit.
-    moves_unread: bool
+    moves_unread: ClassVar[bool]
+
+    def __init__(self, params: Params, *, learning_rate: float, **options: float | None) -> None: ...
 
     def step(self) -> None:
         """Takes one step along the gradients of all parameters, and the gradients away."""
@@ -55,7 +57,7 @@ class Adam:
         table_learning_rate: of the embedding tables instead.
     """
 
-    moves_unread = True
+    moves_unread: ClassVar[bool] = True
 
     def __init__(self, params: Params, *, learning_rate: float, table_learning_rate: float | None = None) -> None:
         self._params = params
@@ -95,7 +97,7 @@ class SparseAdam:
     `Adam`, where their momentum dies away in between. Arguments as there.
     """
 
-    moves_unread = False
+    moves_unread: ClassVar[bool] = False
 
     def __init__(self, params: Params, *, learning_rate: float, table_learning_rate: float | None = None) -> None:
         self._tables, others = _apart(params)
@@ -147,7 +149,7 @@ class RowwiseAdagrad:
             ever, and the model follows a world that changes. None: never, as in [2].
     """
 
-    moves_unread = False
+    moves_unread: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -192,7 +194,7 @@ class RowwiseAdagrad:
         return v if self._half_life is None else v.mul_(torch.exp2((last - self._steps) / self._half_life))
 
 
-OPTIMIZERS: dict[str, type[Adam] | type[SparseAdam] | type[RowwiseAdagrad]] = {
+OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adam": Adam,
     "sparse_adam": SparseAdam,
     "rowwise_adagrad": RowwiseAdagrad,
