@@ -1,10 +1,6 @@
 """Quality of predicted click probabilities. numpy only; NaN where a metric is undefined.
 
 Every function takes p (N,) in [0, 1] and y (N,) in {0, 1}; some weight (N,), how many examples each one stands for.
-
-References:
-    [1] He et al. 2014, "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD: normalized entropy.
-    [2] Naeini, Cooper, Hauskrecht 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI: ECE.
 """
 
 import numpy as np
@@ -38,23 +34,3 @@ def pcoc(p: Array, y: Array, weight: Array | None = None) -> float:
     weight = np.ones(len(p)) if weight is None else weight
     clicks = float(np.sum(weight * y, dtype=np.float64))
     return float(np.sum(weight * p, dtype=np.float64) / clicks) if clicks else float("nan")
-
-
-def ece(p: Array, y: Array, bins: int) -> float:
-    """Expected calibration error [2]: mean gap between prediction and CTR over bins of equal mass.
-
-    Bins of equal width, as in [2], would put nearly all of a skewed CTR into one.
-    """
-    if len(p) == 0:
-        return float("nan")
-    gap = np.asarray(p, dtype=np.float64) - y
-    parts = np.array_split(gap[np.argsort(p, kind="stable")], bins)
-    return float(sum(abs(part.sum()) for part in parts) / len(gap))
-
-
-def normalized_entropy(p: Array, y: Array) -> float:
-    """Log loss over that of always predicting the CTR [1]: below 1 is better than knowing only the CTR."""
-    ctr = float(np.mean(y)) if len(y) else float("nan")
-    if not 0.0 < ctr < 1.0:
-        return float("nan")
-    return log_loss(p, y) / float(-(ctr * np.log(ctr) + (1.0 - ctr) * np.log1p(-ctr)))

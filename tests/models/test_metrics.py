@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from models.metrics import auc, ece, log_loss, normalized_entropy, pcoc
+from models.metrics import auc, log_loss, pcoc
 
 
 def sample(rows: int = 500, *, levels: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -49,47 +49,19 @@ def test_pcoc_sums_in_double_precision() -> None:
     assert pcoc(p, y) == pytest.approx(2**22 * float(np.float32(0.1)), rel=1e-12)
 
 
-def test_ece_by_hand_in_bins_of_equal_mass() -> None:
-    p = np.array([0.9, 0.1, 0.2, 0.8])  # bins: {0.1, 0.2} and {0.8, 0.9}
-    y = np.array([1, 0, 0, 0])
-    # |0.15 - 0| / 2 + |0.85 - 0.5| / 2
-    assert ece(p, y, 2) == pytest.approx(0.25)
-
-
-def test_ece_of_uneven_bins_equals_brute_force() -> None:
-    p, y = sample(503)
-    order = np.argsort(p)
-    bins = np.array_split(order, 10)
-    by_hand = sum(len(rows) / 503 * abs(p[rows].mean() - y[rows].mean()) for rows in bins)
-    assert ece(p, y, 10) == pytest.approx(by_hand)
-
-
-def test_ece_with_more_bins_than_rows_judges_every_row() -> None:
-    assert ece(np.array([0.25, 0.5]), np.array([0, 1]), 10) == pytest.approx(0.375)
-
-
-def test_normalized_entropy_is_one_for_the_ctr_and_less_for_the_truth() -> None:
-    p, y = sample(20_000)
-    assert normalized_entropy(np.full_like(p, y.mean()), y) == pytest.approx(1.0)
-    assert normalized_entropy(p, y) < 0.99
-
-
 @pytest.mark.parametrize("y", [np.zeros(3), np.zeros(0)], ids=["no clicks", "no rows"])
 def test_what_has_no_clicks_is_undefined(y: np.ndarray) -> None:
     p = np.full(len(y), 0.1)
     assert math.isnan(pcoc(p, y))
     assert math.isnan(auc(p, y))
-    assert math.isnan(normalized_entropy(p, y))
 
 
 def test_what_has_no_rows_is_undefined() -> None:
     nothing = np.zeros(0)
     assert math.isnan(log_loss(nothing, nothing))
-    assert math.isnan(ece(nothing, nothing, 10))
 
 
-def test_all_clicked_leaves_auc_and_normalized_entropy_undefined() -> None:
+def test_all_clicked_leaves_auc_undefined() -> None:
     p, y = np.array([0.5, 0.6]), np.ones(2)
     assert math.isnan(auc(p, y))
-    assert math.isnan(normalized_entropy(p, y))
     assert pcoc(p, y) == pytest.approx(0.55)

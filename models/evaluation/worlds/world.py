@@ -65,11 +65,6 @@ class Arrivals:
         return time, self._luck.random(count)
 
 
-def report_seeds(count: int) -> range:
-    """The first `count` seeds that were never tuned on."""
-    return range(TUNING_SEEDS.stop, TUNING_SEEDS.stop + count)
-
-
 def check_seeds(seeds: range, *, tuning: bool) -> None:
     """Raises ValueError where a report would use a seed for tuning, or tuning one of a report."""
     if tuning and not set(seeds) <= set(TUNING_SEEDS):
