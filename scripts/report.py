@@ -32,7 +32,8 @@ Which = StrEnum("Which", {name.upper(): name for name in TABLES})  # type: ignor
 def report(
     which: Annotated[Which, typer.Argument(help="The table.")],
     world: Annotated[
-        str | None, typer.Option(help="r6b, glm, ads_a, ads_b, or a file of `agerank world`. Default: the table's own.")
+        str | None,
+        typer.Option(help="r6b, r6b_still, glm, ads_a, ads_b, or a file of `agerank world`. Default: the table's own."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Worlds to live in; the paired interval needs 2 or more.")] = 5,
     first_seed: Annotated[

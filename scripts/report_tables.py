@@ -171,7 +171,7 @@ EVERYWHERE = Table(
     title="What is recommended, in every world",
     unit="-",
     reference="greedy",
-    worlds=("r6b", "ads_a", "ads_b", "glm"),
+    worlds=("r6b", "r6b_still", "ads_a", "ads_b", "glm"),
     rows=(
         BARE_GREEDY,
         Row(label="random", options={"method": "random"}),

@@ -27,7 +27,7 @@ GREEDY: dict[str, Any] = {"method": "greedy"}
 def tune(
     method: Annotated[str, typer.Argument(help="Of docs/algorithms.md.")],
     worlds: Annotated[
-        str, typer.Option(help="r6b, glm, ads_a, ads_b or files of `agerank world`, separated by commas.")
+        str, typer.Option(help="r6b, r6b_still, glm, ads_a, ads_b or files of `agerank world`, separated by commas.")
     ] = "r6b",
     trials: Annotated[int, typer.Option(min=1, help="How many this study shall have; those it has count.")] = 30,
     seeds: Annotated[int, typer.Option(min=1, max=len(TUNING_SEEDS), help="Worlds of each kind a trial.")] = 3,

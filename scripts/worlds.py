@@ -24,6 +24,7 @@ from scripts.runs import Follow, Row, strategy_settings
 
 WORLDS: dict[str, Callable[[int], World]] = {
     "r6b": lambda seed: R6bWorld(seed=seed),
+    "r6b_still": lambda seed: R6bWorld(seed=seed, fade=0.0),
     "glm": lambda seed: GlmWorld(seed=seed),
     "ads_a": lambda seed: AdWorld(seed=seed, shape=TENCENT_A),
     "ads_b": lambda seed: AdWorld(seed=seed, shape=TENCENT_B),
@@ -63,10 +64,12 @@ def _window(visits: int, window: int, update_every: int, pace: float = 1.0) -> S
     return Scale(visits, protocol, learning_rate=0.01, warm_up_pace=pace)
 
 
+# Of 80,000 entries of R6B's log a strategy keeps one of 38: 2,100.
+_R6B = _stream(100_000, 2_000, 200), _window(80_000, 40_000, 2_100, pace=1 / 38)
 #: World -> how it is lived in under Learning.STREAM and Learning.WINDOW.
 SCALES = {
-    # Of 80,000 entries of R6B's log a strategy keeps one of 38: 2,100.
-    "r6b": (_stream(100_000, 2_000, 200), _window(80_000, 40_000, 2_100, pace=1 / 38)),
+    "r6b": _R6B,
+    "r6b_still": _R6B,
     "glm": (_stream(5_000, 50, 10), _window(5_000, 500, 100)),
     "ads_a": (_stream(20_000, 1_000, 100), _window(20_000, 5_000, 1_000)),
     "ads_b": (_stream(40_000, 1_000, 100), _window(40_000, 10_000, 1_000)),
