@@ -3,12 +3,13 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,18 @@ from typer.testing import CliRunner
 from scripts.cli import app
 
 DEADLINE_S = 300.0
+
+
+@pytest.fixture(autouse=True)
+def favourite_ports() -> Iterator[None]:
+    """Taken, so that demos of tests at the same time take any others instead of each the same."""
+    with ExitStack() as stack:
+        for port in (8000, 8001):
+            taken = stack.enter_context(socket.socket())
+            with suppress(OSError):  # by another test
+                taken.bind(("127.0.0.1", port))
+                taken.listen()
+        yield
 
 
 @contextmanager
