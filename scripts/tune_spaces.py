@@ -90,9 +90,9 @@ WITHOUT_LAMBDA = ("greedy", "random", "epsilon_greedy")
 
 def space(fixed: Strategy, given: Collection[str]) -> Space:
     """What to search: all but the options that were given. With a budget the controller finds the strength."""
-    begin = fixed.lambda_
+    start = fixed.lambda_
     free = fixed.budget is None and fixed.method not in WITHOUT_LAMBDA
-    strength: Space = {"lambda": Range(begin * STRENGTH.low, begin * STRENGTH.high)} if free else {}
+    strength: Space = {"lambda": Range(start * STRENGTH.low, start * STRENGTH.high)} if free else {}
     every = {**strength, **SPACES.get(fixed.method, {})}
     return {name: one for name, one in every.items() if name not in given}
 

@@ -36,17 +36,20 @@ class Lives:
         last = int((time_s[-1] + self._longest_s) / self._interval_s)
         self._know(last + 1)
         number = np.arange(first, last + 1)
-        born = number * self._interval_s - self._longest_s <= time_s[:, None]
+        born = self._birth_s(number) <= time_s[:, None]
         return born & (self._death_s[first : last + 1] > time_s[:, None]), first
 
     def age(self, time_s: Array, first: int, count: int) -> Array:
         """(V, count) mean lives since the births of items from number `first` on, at each of V times."""
-        birth_s = np.arange(first, first + count) * self._interval_s - self._longest_s
-        return np.asarray((time_s[:, None] - birth_s) / self._mean_s)
+        return np.asarray((time_s[:, None] - self._birth_s(np.arange(first, first + count))) / self._mean_s)
+
+    def _birth_s(self, number: Array) -> Array:
+        """(N,) world time."""
+        return np.asarray(number * self._interval_s - self._longest_s)
 
     def _know(self, count: int) -> None:
         while len(self._death_s) < count:
             first = len(self._death_s)
             life = np.random.default_rng([self._seed, 2, first]).uniform(0.5, 1.5, BLOCK) * self._mean_s
-            birth_s = np.arange(first, first + BLOCK) * self._interval_s - self._longest_s
+            birth_s = self._birth_s(np.arange(first, first + BLOCK))
             self._death_s = np.concatenate([self._death_s, birth_s + life])
