@@ -47,7 +47,6 @@ attribution_window_s = 1.5
 publish_interval_s = 2.0
 keep_versions = 10
 deadline_s = 10.0
-default_strategy = "age_ts"
 
 [traffic] # sticky by user
 greedy = 0.5

@@ -26,6 +26,9 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "age_ucb": {"method": "age", "uncertainty": "ucb", "budget": 0.05},
 }
 
+#: Which of them ranks where nothing is said about it: the one that earned most (docs/experiments.md).
+DEFAULT_STRATEGY = "item_laplace"
+
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=1e8, allow_inf_nan=False)]  # three years: Redis must hold them in ms
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -46,7 +49,7 @@ class Settings(BaseSettings):
     data_dir: Path = Path("agerank-data")
     checkpoints_url: Annotated[str, Field(pattern=r"^(s3|gs|az)://.+")] | None = None
     features: Path = Path("features.toml")
-    strategies: dict[Name, dict[str, Any]] = Field(default_factory=lambda: dict(STRATEGIES))
+    strategies: dict[Name, dict[str, Any]] = Field(default_factory=lambda: dict(STRATEGIES), min_length=1)
     redis_url: SecretStr | None = None
     redis_prefix: str = "agerank"
     partitions: Positive = 1
@@ -62,7 +65,7 @@ class Settings(BaseSettings):
     batch_wait_s: float = Field(0.0002, ge=0, le=1)
     batch_rows: Positive = 2_048
     batch_fuse: bool = False
-    default_strategy: str = "item_laplace"
+    default_strategy: str | None = None
     traffic: dict[str, Share] = Field(default_factory=dict)
     traffic_salt: str = "agerank"
     max_candidates: Positive = 1_000
@@ -151,12 +154,26 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _served_strategies_exist(self) -> Self:
-        unknown = {self.default_strategy, *self.traffic} - set(self.strategies)
+        unknown = {*self.traffic, *filter(None, [self.default_strategy])} - set(self.strategies)
         if unknown:
             raise ValueError(
                 f"default_strategy or traffic name {sorted(unknown)}; strategies has {sorted(self.strategies)}"
             )
         return self
+
+    def strategy_of_all(self) -> str:
+        """What ranks where neither the caller nor `traffic` names a strategy. Raises SettingsError where that is open.
+
+        A scorer asks before it starts; who trains or replays needs none.
+        """
+        if self.default_strategy is not None:
+            return self.default_strategy
+        if DEFAULT_STRATEGY in self.strategies:
+            return DEFAULT_STRATEGY
+        if len(self.strategies) == 1:
+            return next(iter(self.strategies))
+        known = ", ".join(sorted(self.strategies))
+        raise SettingsError(f"default_strategy: set it to one of {known}, for requests that name none; or set traffic")
 
     @property
     def checkpoints(self) -> Path:

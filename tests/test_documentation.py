@@ -17,7 +17,7 @@ from models.registry import METHODS, build
 from models.spec import Field
 from service import errors
 from service.scoring.problems import TITLES
-from service.settings import STRATEGIES, Settings
+from service.settings import DEFAULT_STRATEGY, STRATEGIES, Settings
 
 ROOT = Path(__file__).parents[1]
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
@@ -64,6 +64,14 @@ def test_every_key_of_the_feature_spec_is_documented_with_its_default() -> None:
 def test_the_strategies_shown_are_the_default_ones() -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", section("Strategies"), re.DOTALL)
     assert tomllib.loads(block)["strategies"] == STRATEGIES
+
+
+def test_the_default_strategy_is_the_one_that_is_called_so() -> None:
+    (meaning,) = [meaning for name, (_, meaning) in rows("Settings").items() if name == "default_strategy"]
+    named = re.findall(r"`null`: `(\w+)`", meaning)
+    named += re.findall(r"`(\w+)`, the default", (ROOT / "README.md").read_text())
+    assert set(named) == {DEFAULT_STRATEGY}
+    assert DEFAULT_STRATEGY in STRATEGIES
 
 
 def test_every_method_is_documented_with_its_options() -> None:

@@ -169,7 +169,6 @@ class _Lane:
             "redis_prefix": "chaos",
             "partitions": PARTITIONS,
             "strategies": STRATEGIES,
-            "default_strategy": "greedy",
             "hidden": (16, 16, 8),
             "gate_hidden": 8,
             "initial_ctr": 0.2,

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.types import ASGIApp
 
 from service import logs
-from service.checkpoints import Store, open_store
+from service.checkpoints import open_store
 from service.connections import connect_async
 from service.ports import taking
 from service.scoring import item_routes, openapi, problems, routes, server
@@ -26,7 +26,7 @@ from service.scoring.catalog import Catalog
 from service.scoring.connection import Limits
 from service.scoring.engines import kernel
 from service.scoring.engines.batching import Batcher
-from service.scoring.experiments import Traffic
+from service.scoring.experiments import Everyone, Split, Traffic
 from service.scoring.feedback import Feedback
 from service.scoring.guard import Guard
 from service.scoring.item_edits import ItemEdits
@@ -35,7 +35,6 @@ from service.scoring.layers import Layered
 from service.scoring.loading import load
 from service.scoring.outbox import Outbox
 from service.scoring.ranker import Ranker
-from service.scoring.ranking import Loaded
 from service.scoring.shortcut import Shortcut
 from service.scoring.swap import Swapper
 from service.scoring.tasks import running
@@ -54,15 +53,18 @@ SWITCH_S = 0.0005
 
 
 def create_app(settings: Settings) -> Layered:
-    """The app. It touches nothing outside before its lifespan begins."""
-    metrics = ScorerMetrics(CollectorRegistry())
+    """The app. It touches nothing outside before its lifespan begins.
+
+    Raises SettingsError where a request that names no strategy would get none.
+    """
+    metrics, traffic = ScorerMetrics(CollectorRegistry()), _traffic(settings)
     ProcessCollector(registry=metrics.registry)
     app = Layered(
         partial(_layers, settings, metrics),
         title="agerank",
         description="Ranks candidates, explores inside the click model, learns from the clicks.",
         version=metadata.version("agerank"),
-        lifespan=partial(_lifespan, settings, metrics),
+        lifespan=partial(_lifespan, settings, traffic, metrics),
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
@@ -99,7 +101,7 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
 
     Raises:
         OSError: an address is not ours to listen on, the data directory not ours to write.
-        SettingsError: the engine is not installed.
+        SettingsError: the engine is not installed, or no strategy the default one.
         StreamError: the log's server cannot be started.
     """
     if settings.engine == "native":
@@ -125,7 +127,9 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
 
 
 @asynccontextmanager
-async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> AsyncIterator[dict[str, Any]]:
+async def _lifespan(
+    settings: Settings, traffic: Split, metrics: ScorerMetrics, _: FastAPI
+) -> AsyncIterator[dict[str, Any]]:
     """Opens in this order, closes in the other: no record is left behind, and the embedded server goes last."""
     async with AsyncExitStack() as stack:
         url = settings.redis_url.get_secret_value() if settings.redis_url else await _embedded(settings, stack)
@@ -154,8 +158,7 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
             await stack.enter_async_context(batcher)
         ranker = Ranker(
             lane=settings.lane,
-            default_strategy=settings.default_strategy,
-            traffic=Traffic(settings.traffic, salt=settings.traffic_salt),
+            traffic=traffic,
             max_candidates=settings.max_candidates,
             outbox=outbox,
             metrics=metrics,
@@ -166,7 +169,17 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
         store = open_store(settings.store)
         swapper = Swapper(
             store=store,
-            load=partial(_load, settings, store, batcher),
+            load=partial(
+                load,
+                store,
+                kind=settings.engine,
+                threads=settings.threads,
+                lane=settings.lane,
+                strategies=traffic.strategies,
+                max_items=settings.max_items,
+                batcher=batcher,
+                fuse=settings.batch_fuse,
+            ),
             ranker=ranker,
             items=feed,
             poll_s=settings.swap_poll_s,
@@ -208,19 +221,10 @@ async def _lifespan(settings: Settings, metrics: ScorerMetrics, _: FastAPI) -> A
         yield {"scorer": scorer}
 
 
-def _load(settings: Settings, store: Store, batcher: Batcher | None, version: int, previous: Loaded | None) -> Loaded:
-    return load(
-        store,
-        version,
-        kind=settings.engine,
-        threads=settings.threads,
-        lane=settings.lane,
-        strategies={settings.default_strategy, *settings.traffic},
-        max_items=settings.max_items,
-        batcher=batcher,
-        fuse=settings.batch_fuse,
-        previous=previous,
-    )
+def _traffic(settings: Settings) -> Split:
+    if settings.traffic:
+        return Traffic(settings.traffic, salt=settings.traffic_salt)
+    return Everyone(settings.strategy_of_all())
 
 
 def _limits(settings: Settings) -> Limits:

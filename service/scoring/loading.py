@@ -25,6 +25,7 @@ TOLERANCE = 1e-4
 def load(
     store: Store,
     version: int,
+    previous: Loaded | None = None,
     *,
     kind: engines.Kind,
     threads: int,
@@ -33,19 +34,18 @@ def load(
     max_items: int,
     batcher: Batcher | None = None,
     fuse: bool = False,
-    previous: Loaded | None = None,
 ) -> Loaded:
     """A version that may be served.
 
     Args:
         store: of the lane's checkpoints.
+        previous: what served before, to take over from: the item store, too, and what a delta rests on.
         kind: of engine.
         threads: of the engine.
         lane: that the version must be of.
         strategies: that the version must have.
         max_items: that the item store takes.
         batcher, fuse: see `engines.load`.
-        previous: what served before, to take over from: the item store, too, and what a delta rests on.
 
     Raises:
         CheckpointError: those of `service.checkpoints` and of the engine, wrong_lane, missing_strategy, spec_mismatch,

@@ -12,7 +12,7 @@ from service.errors import Unavailable
 from service.events import Served
 from service.scoring import schemas
 from service.scoring.answers import shown, to_response, to_served
-from service.scoring.experiments import Traffic
+from service.scoring.experiments import Split
 from service.scoring.outbox import Outbox
 from service.scoring.ranking import Check, Loaded, Ranking, Rows, Terms, encode_rows, rank
 from service.scoring.schemas import RankRequest, WarningCode
@@ -38,8 +38,7 @@ class Ranker:
 
     Args:
         lane: whose versions these are.
-        default_strategy: where neither the caller nor the traffic split names one.
-        traffic: the split.
+        traffic: who gets which strategy where the caller names none.
         max_candidates: of one request.
         outbox: takes the served records.
     """
@@ -48,8 +47,7 @@ class Ranker:
         self,
         *,
         lane: str,
-        default_strategy: str,
-        traffic: Traffic,
+        traffic: Split,
         max_candidates: int,
         outbox: Outbox,
         metrics: ScorerMetrics,
@@ -59,8 +57,7 @@ class Ranker:
         #: Why there is none.
         self.reason = f"no checkpoint in lane {lane} yet: start the trainer"
         self.lane = lane
-        self._default, self._traffic = default_strategy, traffic
-        self._max_candidates = max_candidates
+        self._traffic, self._max_candidates = traffic, max_candidates
         self._outbox, self._tally = outbox, Tally(lane, metrics)
         self._turn = asyncio.Lock()  # held by the request that is being ranked
 
@@ -119,8 +116,7 @@ class Ranker:
         structlog.contextvars.bind_contextvars(request_id=request_id)  # of whatever is logged about this request
         bucket, strategy = None, request.strategy
         if strategy is None:
-            assigned = self._traffic.assign(request.user.id or request_id)
-            bucket, strategy = assigned or (None, self._default)
+            bucket, strategy = self._traffic.assign(request.user.id or request_id)
         loaded.strategy(strategy)
         seed = seed_of(request_id) if request.seed is None else request.seed
         top_k = request.top_k or len(request.candidates)

@@ -99,8 +99,7 @@ def test_unusable_lines_are_counted_on_stderr(tmp_path: Path, invoke: Invoke) ->
 def test_strategies_come_from_the_settings(log: Path, tmp_path: Path, invoke: Invoke) -> None:
     settings = tmp_path / "mine.toml"
     settings.write_text(
-        'default_strategy = "coin"\n[strategies.coin]\nmethod = "epsilon_greedy"\nepsilon = 1.0\n'
-        '[strategies.plain]\nmethod = "greedy"\n'
+        '[strategies.coin]\nmethod = "epsilon_greedy"\nepsilon = 1.0\n[strategies.plain]\nmethod = "greedy"\n'
     )
     arguments = ("--log", log, "--warm-up", 500, "--limit", 1_000, "--json", "--config", settings)
     done = invoke(*arguments, "--strategies", "coin,plain")

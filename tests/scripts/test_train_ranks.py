@@ -44,7 +44,6 @@ class Lane:
             "publish_interval_s": 0.2,
             "trainer_port": 0,
             "strategies": '{"greedy": {"method": "greedy"}}',
-            "default_strategy": "greedy",
             "optimizer": "sparse_adam",
             "hidden": "[16, 8, 8]",
         }

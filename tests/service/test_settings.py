@@ -1,12 +1,13 @@
 """One file, overruled by the environment, overruled by arguments; and every fault said in words."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from service.settings import STRATEGIES, Settings, SettingsError, read
+from service.settings import DEFAULT_STRATEGY, STRATEGIES, Settings, SettingsError, read
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +118,7 @@ def test_a_file_that_is_not_toml_is_an_error(tmp_path: Path) -> None:
         ('engine = "tensorflow"', "engine"),
         ('strategies = { "../up" = { method = "greedy" } }', "strategies"),
         ('strategies = { "" = { method = "greedy" } }', "strategies"),
+        ("strategies = {}", "^strategies: .* at least 1"),
         ("seed = 9223372036854775808", "seed"),
         ("attribution_window_s = inf", "attribution_window_s"),
         ("attribution_window_s = 1e300", "attribution_window_s"),
@@ -137,9 +139,27 @@ def test_every_fault_gets_its_line(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["port", "batch_size"]
 
 
-def test_a_strategy_of_one_s_own_can_be_the_default() -> None:
-    mine = {"mine": {"method": "age", "uncertainty": "ucb"}}
-    assert read(strategies=mine, default_strategy="mine").default_strategy == "mine"
+@pytest.mark.parametrize(
+    ("names", "default"),
+    [
+        (STRATEGIES, DEFAULT_STRATEGY),
+        (("mine",), "mine"),
+        (("mine", DEFAULT_STRATEGY), DEFAULT_STRATEGY),
+    ],
+)
+def test_the_default_strategy_is_ours_or_the_only_one_unless_another_is_named(
+    names: Iterable[str], default: str
+) -> None:
+    strategies = {name: {"method": "greedy"} for name in names}
+    assert read(strategies=strategies).strategy_of_all() == default
+    also = strategies | {"other": {"method": "greedy"}}
+    assert read(strategies=also, default_strategy="other").strategy_of_all() == "other"
+
+
+def test_among_several_of_one_s_own_none_is_chosen() -> None:
+    settings = read(strategies={"mine": {"method": "greedy"}, "his": {"method": "random"}})
+    with pytest.raises(SettingsError, match="^default_strategy: set it to one of his, mine,"):
+        settings.strategy_of_all()
 
 
 def test_the_password_of_redis_is_in_no_text() -> None:

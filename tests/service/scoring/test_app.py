@@ -16,7 +16,7 @@ import redis
 
 from service import events
 from service.checkpoints import Manifest
-from service.scoring.app import serve
+from service.scoring.app import create_app, serve
 from service.scoring.engines import kernel
 from service.settings import Settings, SettingsError
 from service.streams import StreamNames
@@ -129,6 +129,13 @@ def test_wrong_settings_are_said_and_not_traced(tmp_path: Path) -> None:
     assert run.returncode == 2
     assert "does not exist" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_without_a_default_among_its_strategies_it_starts_only_where_traffic_asks_for_none(settings: Settings) -> None:
+    mine = settings.model_copy(update={"strategies": {"mine": {"method": "greedy"}, "his": {"method": "random"}}})
+    with pytest.raises(SettingsError, match="default_strategy: set it to one of his, mine"):
+        serve(mine, announce=pytest.fail)
+    create_app(mine.model_copy(update={"traffic": {"mine": 0.5, "his": 0.5}}))
 
 
 def test_an_engine_that_was_not_compiled_is_said_at_the_start(

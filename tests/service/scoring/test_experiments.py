@@ -4,13 +4,13 @@ from collections import Counter
 
 import pytest
 
-from service.scoring.experiments import BUCKETS, Traffic
+from service.scoring.experiments import BUCKETS, Everyone, Traffic
 
 USERS = [f"user-{number}" for number in range(20_000)]
 
 
-def test_nothing_is_split_without_shares() -> None:
-    assert Traffic({}, salt="s").assign("user") is None
+def test_without_a_split_all_get_one_strategy_and_nobody_a_bucket() -> None:
+    assert {Everyone("greedy").assign(user) for user in USERS[:100]} == {(None, "greedy")}
 
 
 def test_shares_are_kept() -> None:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from models.noise import seed_of
 from service.connections import connect_async
 from service.errors import Invalid, Unavailable
-from service.scoring.experiments import Traffic
+from service.scoring.experiments import Everyone, Traffic
 from service.scoring.outbox import Outbox
 from service.scoring.ranker import Ranker
 from service.scoring.ranking import Loaded
@@ -31,8 +31,7 @@ async def make(loaded: Loaded, redis_url: str, names: StreamNames) -> AsyncItera
         outbox.available = available
         ranker = Ranker(
             lane="default",
-            default_strategy="age_ts",
-            traffic=Traffic(traffic or {}, salt="s"),
+            traffic=Traffic(traffic, salt="s") if traffic else Everyone("age_ts"),
             max_candidates=10,
             outbox=outbox,
             metrics=metrics,
@@ -89,7 +88,7 @@ async def test_the_split_decides_by_user_and_without_one_by_request(make: Make) 
     assert all(one["experiment"]["strategy"] == one["strategy"] for one in without)
 
 
-async def test_without_a_split_the_default_serves(make: Make) -> None:
+async def test_without_a_split_one_strategy_serves_all(make: Make) -> None:
     answer = json.loads(await make().rank(ask()))
     assert answer["strategy"] == "age_ts"
     assert "experiment" not in answer

@@ -20,7 +20,7 @@ from service.checkpoints import LocalStore, Manifest, StoreError
 from service.connections import connect_async
 from service.events import Announcement
 from service.scoring.catalog import Catalog
-from service.scoring.experiments import Traffic
+from service.scoring.experiments import Everyone
 from service.scoring.item_feed import ItemFeed
 from service.scoring.loading import load
 from service.scoring.outbox import Outbox
@@ -52,8 +52,7 @@ class Bench:
         outbox = Outbox(client, self.names, capacity=1, max_bytes=1, maxlen=1, metrics=self.metrics)
         self.ranker = Ranker(
             lane="default",
-            default_strategy="greedy",
-            traffic=Traffic({}, salt=""),
+            traffic=Everyone("greedy"),
             max_candidates=10,
             outbox=outbox,
             metrics=self.metrics,
