@@ -10,6 +10,7 @@ from scripts.report_rows import Row, Table
 from scripts.runs import Record
 
 Summary = dict[str, Any]
+Cells = tuple[list[str], list[list[str]]]  # head, body
 HEAD = ("strategy", "clicks", "against {}", "of the best", "PCOC", "log loss", "changed", "seconds")
 
 
@@ -57,8 +58,8 @@ def _summary(row: Row, runs: Sequence[Record], base: Sequence[float], paper: flo
     }
 
 
-def cells(table: Table, entries: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
-    """(head, body) of the table that people read."""
+def cells(table: Table, entries: Sequence[Summary]) -> Cells:
+    """The table that people read."""
     head = [column.format(table.reference) for column in HEAD]
     paper = any(one["paper"] for one in entries)
     if paper:
@@ -70,7 +71,7 @@ def cells(table: Table, entries: Sequence[Summary]) -> tuple[list[str], list[lis
         line = [
             one["label"],
             _number(one["clicks_mean"], ",.0f") + (f" \u00b1 {one['clicks_sd']:.0f}" if one["clicks_sd"] else ""),
-            _difference(one["against_reference"]),
+            difference(one["against_reference"]),
             _number(one["of_oracle"], ".1%"),
             _number(one["pcoc"], ".3f"),
             _number(one["log_loss"], ".4f"),
@@ -91,7 +92,8 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *body))
 
 
-def _difference(found: Summary) -> str:
+def difference(found: Summary) -> str:
+    """A mean paired difference, with its interval where there is one."""
     if found["low"] is None:
         return f"{found['mean']:+.1%}"
     return f"{found['mean']:+.1%} [{found['low']:+.1%}, {found['high']:+.1%}]"

@@ -3,35 +3,37 @@
 import json
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from models.evaluation.worlds.world import TUNING_SEEDS
 from models.registry import build
-from scripts.report_summary import cells, markdown
 from scripts.report_tables import TABLES
+from scripts.results import BRIEF, RESULTS, Document, reports, tables
 
-DOCS = Path(__file__).parents[2] / "docs"
-REPORTS = sorted(path for path in (DOCS / "results").glob("*.json") if path.name != "tuning.json")
+ROOT = Path(__file__).parents[2]
+REPORTS = reports()
+SHOWN = list(tables(REPORTS))
+reported = pytest.mark.parametrize("kept", REPORTS.values(), ids=REPORTS)
 
 
-def read(path: Path) -> Any:
-    return json.loads(path.read_text())
+@pytest.mark.parametrize(("name", "path", "table"), SHOWN, ids=[name for name, _, _ in SHOWN])
+def test_docs_show_a_result_as_it_was_kept(name: str, path: str, table: str) -> None:
+    assert table in (ROOT / path).read_text(), f"python -m scripts.results prints what belongs into {path}"
 
 
-@pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.stem)
-def test_docs_show_a_result_as_it_was_kept(path: Path) -> None:
-    kept = read(path)
-    table = TABLES[kept["report"]]
-    assert markdown(*cells(table, kept["rows"])) in (DOCS / "experiments.md").read_text()
+def test_every_label_of_the_readme_is_one_of_its_table() -> None:
+    assert set(BRIEF) <= {row["label"] for row in REPORTS["table1"]["rows"]}
+
+
+@reported
+def test_a_result_tells_its_command(kept: Document) -> None:
     program, command, name, *_ = shlex.split(kept["command"])
     assert (program, command, name) == ("agerank", "report", kept["report"])
 
 
-@pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.stem)
-def test_a_result_is_of_todays_settings_on_seeds_that_nothing_was_tuned_on(path: Path) -> None:
-    kept = read(path)
+@reported
+def test_a_result_is_of_todays_settings_on_seeds_that_nothing_was_tuned_on(kept: Document) -> None:
     assert not set(kept["seeds"]) & set(TUNING_SEEDS)
     rows = {row.label: build(row.options["method"], row.options) for row in TABLES[kept["report"]].rows}
     assert {one["label"] for one in kept["rows"]} <= set(rows)
@@ -42,7 +44,7 @@ def test_a_result_is_of_todays_settings_on_seeds_that_nothing_was_tuned_on(path:
 
 
 def test_the_tuning_of_the_tables_is_kept_with_its_trials() -> None:
-    for study in read(DOCS / "results" / "tuning.json"):
+    for study in json.loads((RESULTS / "tuning.json").read_text()):
         assert "seeds 0-1" in study["study"]
         for trial in study["trials"]:
             build(trial["options"]["method"], trial["options"])
