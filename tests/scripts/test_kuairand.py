@@ -172,7 +172,6 @@ def test_the_model_beats_the_odds_of_items_and_users(tmp_path: Path, monkeypatch
         "DROPOUT": "0",
         "INITIAL_CTR": "0.4",
         "STRATEGIES": '{"greedy": {"method": "greedy"}}',
-        "DEFAULT_STRATEGY": "greedy",
     }
     for name, value in settings.items():
         monkeypatch.setenv(f"AGERANK_{name}", value)

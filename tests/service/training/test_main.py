@@ -39,7 +39,6 @@ class Process:
             "AGERANK_REDIS_PREFIX": prefix,
             "AGERANK_PARTITIONS": "2",
             "AGERANK_STRATEGIES": json.dumps(world.strategies),
-            "AGERANK_DEFAULT_STRATEGY": "age_ts",
             "AGERANK_HIDDEN": json.dumps(world.network.hidden),
             "AGERANK_GATE_HIDDEN": str(world.network.gate_hidden),
             "AGERANK_INITIAL_CTR": str(world.network.initial_ctr),
