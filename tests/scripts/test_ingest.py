@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from scripts.cli import app
 from service import checkpoints
-from service.checkpoints import LocalStore
+from service.checkpoints import LocalStore, Manifest
 from service.streams import StreamNames
 
 SPEC = """
@@ -48,7 +48,6 @@ def folder(tmp_path: Path, redis_url: str, names: StreamNames, monkeypatch: pyte
         "LEARNING_RATE": "0.05",
         "INITIAL_CTR": "0.3",
         "STRATEGIES": '{"greedy": {"method": "greedy"}}',
-        "DEFAULT_STRATEGY": "greedy",
     }
     for name, value in settings.items():
         monkeypatch.setenv(f"AGERANK_{name}", value)
@@ -76,6 +75,13 @@ def rows_of(result: Result) -> dict[str, dict[str, Any]]:
     return {row["window"]: row for row in json.loads(result.stdout.splitlines()[-1])}
 
 
+def trained(folder: Path, data: str = "data") -> tuple[Manifest, dict[str, np.ndarray]]:
+    """The version that serves, and its weights."""
+    store = LocalStore(folder / data / "checkpoints" / "default")
+    manifest = checkpoints.load_manifest(store, checkpoints.current(store) or 0)
+    return manifest, checkpoints.load_weights(store, manifest)
+
+
 def test_a_log_becomes_a_version_and_a_report(folder: Path) -> None:
     rows = rows_of(run("--format", "csv", log(folder, 3000), "--json"))
     assert list(rows) == ["all", "2022-05-01", "2022-05-02", "2022-05-03"]
@@ -83,12 +89,10 @@ def test_a_log_becomes_a_version_and_a_report(folder: Path) -> None:
     assert 3000 - 32 - 10 <= rows["all"]["examples"] <= 3000, "but for a half batch and the last ten minutes"
     assert rows["2022-05-03"]["auc"] > 0.65
     assert 0.8 < rows["all"]["pcoc"] < 1.25
-    store = LocalStore(folder / "data" / "checkpoints" / "default")
-    version = checkpoints.current(store)
-    assert version == rows["all"]["examples"] // 32
-    manifest = checkpoints.load_manifest(store, version)
+    manifest, weights = trained(folder)
+    assert manifest.version == rows["all"]["examples"] // 32
     assert manifest.data_timestamp_ms >= START_MS + (3000 - 60) * STEP_MS
-    counts = checkpoints.load_weights(store, manifest)[checkpoints.ITEM_IMPRESSIONS]
+    counts = weights[checkpoints.ITEM_IMPRESSIONS]
     assert 2900 < counts.sum() <= 3000
     assert len(counts) == 2
 
@@ -97,9 +101,7 @@ def test_a_window_leaves_out_what_is_older(folder: Path) -> None:
     result = run("--format", "csv", log(folder, 2000), "--json", "--since", "2022-05-02", "--timezone", "Europe/Prague")
     assert list(rows_of(result)) == ["all", "2022-05-02"]
     assert f"skipped {22 * 60:,} before_since, the first at log.csv:2" in result.stderr
-    store = LocalStore(folder / "data" / "checkpoints" / "default")
-    counts = checkpoints.load_weights(store, checkpoints.load_manifest(store, checkpoints.current(store) or 0))
-    assert counts[checkpoints.ITEM_IMPRESSIONS].sum() <= 2000 - 22 * 60
+    assert trained(folder)[1][checkpoints.ITEM_IMPRESSIONS].sum() <= 2000 - 22 * 60
 
 
 def test_the_trainer_continues_where_ingest_stopped(folder: Path) -> None:
@@ -108,9 +110,9 @@ def test_the_trainer_continues_where_ingest_stopped(folder: Path) -> None:
     assert first["all"]["examples"] + second["all"]["examples"] >= 1280 - 32 - 10
     store = LocalStore(folder / "data" / "checkpoints" / "default")
     before = checkpoints.versions(store)
-    trained = CliRunner().invoke(app, ["train", "--burst", "--json"], env={"AGERANK_TRAINER_PORT": "0"})
-    assert trained.exit_code == 0, trained.output
-    assert json.loads(trained.stdout.splitlines()[-1])[0]["examples"] == 0, "nothing is left and nothing learned twice"
+    done = CliRunner().invoke(app, ["train", "--burst", "--json"], env={"AGERANK_TRAINER_PORT": "0"})
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout.splitlines()[-1])[0]["examples"] == 0, "nothing is left and nothing learned twice"
     assert checkpoints.versions(store) == before
 
 
@@ -118,14 +120,12 @@ def test_in_pieces_it_learns_the_same_and_the_streams_stay_bounded(
     folder: Path, client: redis.Redis, names: StreamNames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = rows_of(run("--format", "csv", log(folder, 1200), "--json"))
-    store = LocalStore(folder / "data" / "checkpoints" / "default")
-    weights = checkpoints.load_weights(store, checkpoints.load_manifest(store, checkpoints.current(store) or 0))
+    _, weights = trained(folder)
     client.delete(*names.inputs)
     monkeypatch.setenv("AGERANK_DATA_DIR", str(folder / "again"))
     monkeypatch.setenv("AGERANK_STREAM_MAX_ENTRIES", "200")
     assert rows_of(run("--format", "csv", folder / "log.csv", "--json")) == whole
-    store = LocalStore(folder / "again" / "checkpoints" / "default")
-    again = checkpoints.load_weights(store, checkpoints.load_manifest(store, checkpoints.current(store) or 0))
+    _, again = trained(folder, "again")
     for name, array in weights.items():
         np.testing.assert_array_equal(again[name], array, err_msg=name)
     assert all(client.xlen(stream) < 400 for stream in names.inputs), "redis trims in steps of about a hundred"
@@ -164,10 +164,6 @@ def test_a_table_is_for_people(folder: Path) -> None:
     assert "log loss" in result.stdout
 
 
-def untouched(client: redis.Redis, names: StreamNames) -> bool:
-    return not client.exists(*names.inputs)
-
-
 def test_a_file_that_does_not_fit_is_refused_before_anything_is_written(
     folder: Path, client: redis.Redis, names: StreamNames
 ) -> None:
@@ -176,7 +172,7 @@ def test_a_file_that_does_not_fit_is_refused_before_anything_is_written(
     result = run("--format", "csv", good, bad)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "bad.csv: not in the feature spec: city" in result.stderr
-    assert untouched(client, names)
+    assert not client.exists(*names.inputs)
 
 
 def test_streams_with_newer_entries_are_left_alone(folder: Path, client: redis.Redis, names: StreamNames) -> None:
@@ -193,7 +189,7 @@ def test_a_running_trainer_is_not_disturbed(folder: Path, client: redis.Redis, n
         result = run("--format", "csv", log(folder, 100))
     assert result.exit_code == 1
     assert "another trainer writes" in result.stderr
-    assert untouched(client, names)
+    assert not client.exists(*names.inputs)
 
 
 def test_a_folder_trained_with_another_spec_is_left_alone(
@@ -206,7 +202,7 @@ def test_a_folder_trained_with_another_spec_is_left_alone(
     result = run("--format", "csv", folder / "log.csv", "--spec", other)
     assert result.exit_code == 1
     assert "spec_mismatch" in result.stderr
-    assert untouched(client, names)
+    assert not client.exists(*names.inputs)
 
 
 def test_a_server_that_is_down_is_said_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

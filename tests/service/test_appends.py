@@ -14,9 +14,9 @@ import redis
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
-from service.appends import append_batch, append_events, append_served, next_announcement
+from service.appends import append_batch, append_events, append_served
 from service.connections import connect, connect_async
-from service.events import Announcement, Event, Served, decode_event, decode_served, encode
+from service.events import Event, Served, decode_event, decode_served, encode
 from service.streams import LogReader, StreamNames
 from service.valkey import EmbeddedServer
 
@@ -226,28 +226,3 @@ async def test_served_records_arrive_in_order(
         found = [decode_served(fields[b"e"]) for _, fields in client.xrange(stream)]
         assert found == [record for record in records if names.served(record.request_id) == stream]
     await append_served(aclient, [], PLENTY)
-
-
-async def test_the_newest_announcement_is_the_next(
-    client: redis.Redis, aclient: redis.asyncio.Redis, names: StreamNames
-) -> None:
-    assert await next_announcement(aclient, names, "0-0", 20) is None
-    versions = [encode(Announcement(lane="default", version=version)) for version in range(3)]
-    positions = append_batch(client, [(names.models, version, None) for version in versions])
-    newest = await next_announcement(aclient, names, "0-0", 20)
-    assert newest == (names.models, positions[-1], versions[-1])
-    assert await next_announcement(aclient, names, newest.position, 20) is None
-
-
-async def test_who_waits_for_an_announcement_hears_it(
-    client: redis.Redis, aclient: redis.asyncio.Redis, names: StreamNames
-) -> None:
-    waiting = asyncio.create_task(next_announcement(aclient, names, "$", 2_000))
-    deadline = time.monotonic() + 10
-    while not any("b" in one["flags"] for one in client.client_list()):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0)
-    append_batch(client, [(names.models, b"news", None)])
-    heard = await waiting
-    assert heard is not None
-    assert heard.payload == b"news"
