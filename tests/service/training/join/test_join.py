@@ -1,7 +1,8 @@
 """The join against a reference that knows no queue: it looks at everything, every time."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -84,152 +85,6 @@ def at_the_end(records: list[Record]) -> list[Record]:
     return [*records, (records[-1][0] + 10 * WINDOW_MS if records else 0, "the end")]
 
 
-@dataclass
-class Window:
-    """Reference: an impression, or (item None) the wait of a request for impressions."""
-
-    time_ms: int
-    item: str | None
-    click_ms: int | None = None
-    closed: bool = False
-
-
-@dataclass
-class Request:
-    time_ms: int
-    id: str
-    items: str = ""
-    windows: list[Window] = field(default_factory=list)
-
-    @property
-    def over(self) -> bool:
-        return all(window.closed for window in self.windows)
-
-
-class Reference:
-    """What the docstrings of the join say, in as few words as possible."""
-
-    def __init__(self, mode: Mode, max_pending: int) -> None:
-        self.mode, self.most = mode, max_pending
-        self.memory_ms = WINDOW_MS * (2 if mode == "served" else 3)
-        self.now_ms = 0
-        self.requests: list[Request] = []
-        self.ignored: list[tuple[int, str]] = []
-        self.windows: list[tuple[Request, Window]] = []  # of all time, in order of opening
-        self.waiting: list[tuple[int, str, Event]] = []
-        self.seen: list[tuple[int, str]] = []
-        self.closed: list[tuple[str, str, int, int | None]] = []
-        self.refused: list[tuple[str, str]] = []
-        self.counts: Counter[str] = Counter()
-
-    def feed(self, records: list[Record]) -> Outcome:
-        for number, (time_ms, message) in enumerate(records):
-            self.pass_time(time_ms)
-            if isinstance(message, Event):
-                self.feedback(f"{time_ms}-{number}", message)
-            elif isinstance(message, Served):
-                self.serve(message)
-            elif not self.knows(message):
-                self.ignored.append((time_ms, message))
-            self.retry(f"{time_ms}-{number}")
-            while sum(len(request.items) for request in self.requests if not request.over) > self.most:
-                self.counts["evicted"] += self.close(next(pair for pair in self.windows if not pair[1].closed))
-        return self.closed, self.refused, self.counts
-
-    def pass_time(self, time_ms: int) -> None:
-        self.now_ms = time_ms
-        for pair in self.windows:
-            if not pair[1].closed and pair[1].time_ms + WINDOW_MS < time_ms:
-                self.close(pair)
-        while self.seen and (self.seen[0][0] + self.memory_ms < time_ms or len(self.seen) > self.most):
-            _, forgotten = self.seen.pop(0)
-            self.give_up([one for one in self.waiting if one[2].id == forgotten])
-        self.give_up([one for one in self.waiting if one[0] + WINDOW_MS < time_ms])
-        while self.requests and self.requests[0].over:
-            if self.requests[0].time_ms + self.memory_ms >= time_ms and len(self.requests) <= self.most:
-                break
-            self.requests.pop(0)
-        while self.ignored and (self.ignored[0][0] + self.memory_ms < time_ms or len(self.ignored) > self.most):
-            self.ignored.pop(0)
-
-    def give_up(self, hopeless: list[tuple[int, str, Event]]) -> None:
-        for one in hopeless:
-            self.waiting.remove(one)
-            self.refused.append((one[1], "unknown_request"))
-            self.counts["unknown_request"] += 1
-
-    def close(self, pair: tuple[Request, Window]) -> int:
-        request, window = pair
-        window.closed = True
-        if window.item is not None:
-            self.closed.append((request.id, window.item, window.time_ms, window.click_ms))
-            return 1
-        never_shown = set(request.items) - {other.item for other in request.windows}
-        return len(never_shown)
-
-    def knows(self, request_id: str) -> bool:
-        return request_id in [*(one.id for one in self.requests), *(other for _, other in self.ignored)]
-
-    def serve(self, message: Served) -> None:
-        if self.knows(message.request_id):
-            self.counts["duplicate"] += 1
-            return
-        request = Request(self.now_ms, message.request_id, "".join(message.item_ids))
-        self.requests.append(request)
-        for item in request.items if self.mode == "served" else [None]:
-            self.open(request, item)
-
-    def open(self, request: Request, item: str | None) -> None:
-        window = Window(self.now_ms, item)
-        request.windows.append(window)
-        self.windows.append((request, window))
-
-    def feedback(self, position: str, event: Event) -> None:
-        if any(event.id == other for _, other in self.seen):
-            self.counts["duplicate"] += 1
-            return
-        self.seen.append((self.now_ms, event.id))
-        self.waiting.append((self.now_ms, position, event))
-
-    def retry(self, newest: str) -> None:
-        """Impressions first. What has waited does not become late: it waits to its end."""
-        for since, position, event in sorted(self.waiting, key=lambda one: one[2].type == "click"):
-            result = self.result(since, event)
-            if result is not None and not (result == "late" and position != newest):
-                self.waiting.remove((since, position, event))
-                self.counts[result] += 1
-                if result == "unknown_item":
-                    self.refused.append((position, result))
-
-    def result(self, since: int, event: Event) -> str | None:
-        if self.mode == "served" and event.type == "impression":
-            return "ignored"
-        if event.request_id in [other for _, other in self.ignored]:
-            return "ignored"
-        request = next((one for one in self.requests if one.id == event.request_id), None)
-        if request is None:
-            return None
-        if request.over:
-            return "late"
-        if event.item_id not in request.items:
-            return "unknown_item"
-        shown = next((window for window in request.windows if window.item == event.item_id), None)
-        if (shown or request.windows[0]).closed:
-            return "late"
-        return self.result_of_open(since, event, request, shown)
-
-    def result_of_open(self, since: int, event: Event, request: Request, shown: Window | None) -> str | None:
-        if event.type == "impression":
-            if shown is None:
-                self.open(request, event.item_id)
-            return "duplicate" if shown else "matched"
-        if shown is None:
-            return None
-        repeated = shown.click_ms is not None
-        shown.click_ms = shown.click_ms if repeated else since
-        return "duplicate" if repeated else "matched"
-
-
 def record(code: int) -> tuple[int, Served | Event | str]:
     """One of very many (wait, message) from a number: a fraction of the cost of drawing its parts one by one."""
 
@@ -264,9 +119,11 @@ bounds = st.sampled_from([3, 5, 12, 1000])
 
 @settings(max_examples=400)
 @given(histories, modes, bounds)
-def test_the_join_is_what_the_reference_says(records: list[Record], mode: Mode, max_pending: int) -> None:
+def test_the_join_is_what_the_reference_says(
+    reference: Callable[..., Any], records: list[Record], mode: Mode, max_pending: int
+) -> None:
     closed, refused, counts = feed(join(mode, max_pending), records)
-    expected_closed, expected_refused, expected_counts = Reference(mode, max_pending).feed(records)
+    expected_closed, expected_refused, expected_counts = reference(WINDOW_MS, mode, max_pending).feed(records)
     assert closed == expected_closed
     assert sorted(refused) == sorted(expected_refused)
     assert counts == expected_counts
