@@ -5,25 +5,20 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from pydantic import SecretStr
 
 from service.checkpoints import Manifest
-from service.connections import connect
-from service.settings import STRATEGIES, Settings
-from service.valkey import EmbeddedServer
+from service.settings import Settings
 
 Publish = Callable[..., Manifest]
 Serving = Callable[..., AbstractContextManager[httpx.Client]]
 Until = Callable[..., None]
+Metric = Callable[[httpx.Client, str], float]
 
 ASK = {"candidates": [{"id": "a"}, {"id": "b"}, {"id": "c"}]}
-#: It is still drawing when the test is over, unless somebody stops it.
-ENDLESS = {"method": "age", "lambda": 1000.0, "gate": "none", "rate": 0.3, "propensity_samples": 10**6}
 
 
 @contextmanager
@@ -69,14 +64,9 @@ def drip(caller: socket.socket, parts: Iterator[bytes]) -> None:
         return
 
 
-def metric(client: httpx.Client, line: str) -> float:
-    values = [one for one in client.get("/metrics").text.splitlines() if one.startswith(line + " ")]
-    return float(values[0].rpartition(" ")[2]) if values else 0.0
-
-
 @pytest.fixture
 def ready(settings: Settings, publish: Publish) -> Settings:
-    publish(settings.checkpoints, strategies=STRATEGIES | {"endless": ENDLESS})
+    publish(settings.checkpoints)
     return settings.model_copy(update={"head_timeout_s": 0.3, "answer_timeout_s": 0.3, "deadline_s": 30.0})
 
 
@@ -163,7 +153,9 @@ def test_a_body_that_is_too_long_is_refused_before_it_comes(ready: Settings, ser
         assert b"connection: close" in answer.lower()
 
 
-def test_a_body_that_comes_after_its_answer_is_read_up_to_the_limit(ready: Settings, serving: Serving) -> None:
+def test_a_body_that_comes_after_its_answer_is_read_up_to_the_limit(
+    ready: Settings, serving: Serving, metric: Metric
+) -> None:
     patient = ready.model_copy(update={"head_timeout_s": 30.0, "max_body_bytes": 100_000})
     with serving(patient) as client, connected(client) as caller:
         caller.sendall(head("/nowhere", transfer_encoding="chunked"))
@@ -171,7 +163,9 @@ def test_a_body_that_comes_after_its_answer_is_read_up_to_the_limit(ready: Setti
         assert metric(client, 'agerank_requests_total{route="none",status="404"}') == 1.0
 
 
-def test_an_answer_that_nobody_reads_is_not_kept(ready: Settings, serving: Serving, until: Until) -> None:
+def test_an_answer_that_nobody_reads_is_not_kept(
+    ready: Settings, serving: Serving, until: Until, metric: Metric
+) -> None:
     with serving(ready.model_copy(update={"max_in_flight": 1})) as client, connected(client) as caller:
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         large = request({"candidates": [{"id": f"{'x' * 200}{number}"} for number in range(1_000)]})
@@ -192,7 +186,7 @@ def test_an_answer_that_nobody_reads_is_not_kept(ready: Settings, serving: Servi
         until(lambda: metric(client, "agerank_requests_in_flight") == 1.0)
 
 
-def test_slow_bodies_take_no_place(ready: Settings, serving: Serving, until: Until) -> None:
+def test_slow_bodies_take_no_place(ready: Settings, serving: Serving, until: Until, metric: Metric) -> None:
     narrow = ready.model_copy(update={"max_in_flight": 1})
     with serving(narrow) as client, connected(client) as one, connected(client) as other:
         for caller in (one, other):
@@ -201,7 +195,7 @@ def test_slow_bodies_take_no_place(ready: Settings, serving: Serving, until: Unt
         assert client.post("/v1/rank", json=ASK).status_code == 200
 
 
-def test_unfinished_bodies_are_bounded_in_all(ready: Settings, serving: Serving, until: Until) -> None:
+def test_unfinished_bodies_are_bounded_in_all(ready: Settings, serving: Serving, until: Until, metric: Metric) -> None:
     with serving(ready.model_copy(update={"max_in_flight": 1, "max_body_bytes": 1_000})) as client:
         with connected(client) as one, connected(client) as other:
             one.sendall(head(content_length=900) + b" " * 800)
@@ -224,55 +218,3 @@ def test_a_caller_may_wait_for_less(ready: Settings, serving: Serving) -> None:
         for wrong in ("0", "-1", "1.5", "soon", "", "1" * 10):
             refused = client.post("/v1/rank", json=ASK, headers={"X-Deadline-Ms": wrong})
             assert (refused.status_code, refused.json()["code"]) == (400, "invalid_header")
-
-
-def test_a_caller_may_wait_for_less_than_redis_takes(ready: Settings, serving: Serving, tmp_path: Path) -> None:
-    click = {"id": "e", "type": "click", "request_id": "r", "item_id": "a"}
-    item = {"id": "a", "features": {}}
-    with EmbeddedServer(tmp_path / "redis") as server:
-        own = ready.model_copy(update={"redis_url": SecretStr(server.url)})
-        with serving(own) as client, connect(server.url, name="test-connection") as redis:
-            redis.client_pause(1_000)
-            started = time.monotonic()
-            for method, path, body in (
-                ("POST", "/v1/events", {"events": [click]}),
-                ("POST", "/v1/items:batch", {"items": [item]}),
-                ("PUT", "/v1/items/a", {"features": {}}),
-            ):
-                answer = client.request(method, path, json=body, headers={"X-Deadline-Ms": "50"})
-                assert (answer.status_code, answer.json()["code"]) == (503, "log_unavailable")
-            assert time.monotonic() - started < 0.9
-
-
-def ranked(client: httpx.Client) -> float:
-    return metric(client, "agerank_rank_candidates_count")
-
-
-def test_nobody_computes_what_nobody_waits_for(ready: Settings, serving: Serving, until: Until) -> None:
-    """A request whose deadline passes while it waits for its turn is never begun, one whose caller leaves is ended."""
-    with serving(ready.model_copy(update={"max_in_flight": 2})) as client:
-        with connected(client) as hog:
-            hog.sendall(request(ASK | {"strategy": "endless", "top_k": 1}))
-            until(lambda: metric(client, "agerank_requests_in_flight") == 2.0)
-            late = client.post("/v1/rank", json=ASK, headers={"X-Deadline-Ms": "50"})
-            assert (late.status_code, late.json()["code"]) == (503, "deadline_exceeded")
-            with connected(client) as leaver:
-                leaver.sendall(request(ASK))
-                until(lambda: metric(client, "agerank_requests_in_flight") == 3.0)
-                shed = client.post("/v1/rank", json=ASK)
-                assert (shed.status_code, shed.json()["code"]) == (503, "overloaded")
-                assert shed.headers["retry-after"] == "1"
-                assert client.post("/v1/events", json={"events": []}).status_code == 202  # a limit of its own
-            until(lambda: metric(client, 'agerank_requests_total{route="/v1/rank",status="499"}') == 1.0)
-            assert ranked(client) == 0.0
-        until(lambda: metric(client, 'agerank_requests_total{route="/v1/rank",status="499"}') == 2.0)
-        assert client.post("/v1/rank", json=ASK).status_code == 200
-        assert ranked(client) == 1.0
-
-
-def test_a_long_ranking_ends_with_its_deadline(ready: Settings, serving: Serving) -> None:
-    with serving(ready) as client:
-        asked = ASK | {"strategy": "endless", "top_k": 1}
-        answer = client.post("/v1/rank", json=asked, headers={"X-Deadline-Ms": "200"})
-        assert (answer.status_code, answer.json()["code"]) == (503, "deadline_exceeded")
-        assert client.post("/v1/rank", json=ASK).status_code == 200
