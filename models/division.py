@@ -12,21 +12,23 @@ References:
 """
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from models.gradients import Gradient, Places, give, rows_read, taken
 from models.networks.click import Params
 from models.networks.embedding import TABLE
-from models.peers import Peers
+from models.peers import Peers, shares
 from models.spec import FeatureSpec
 from models.touched import Touched
 from models.types import Array, Batch
 
-Places = Mapping[str, Tensor]  # table -> (N,) int64, ascending: some of its rows
+# Numbers that an optimiser's kernel takes at a time. What is left at the end goes through other instructions and may
+# differ in the last bit, so that must be the same numbers whoever owns them.
+_AT_ONCE = 16
 
 
 class _Traffic(NamedTuple):
@@ -54,10 +56,8 @@ class Division:
     def __init__(self, spec: FeatureSpec, params: Params, peers: Peers, *, moves_unread: bool) -> None:
         self._spec, self._params, self.peers = spec, params, peers
         self._tables = {name: value.detach() for name, value in params.items() if name.startswith(TABLE)}
-        self._others = [name for name in params if name not in self._tables]
-        self._shares = {name: peers.shares(len(value)) for name, value in self._tables.items()}
+        self._shares = {name: _divided(len(value), peers.size) for name, value in self._tables.items()}
         self.owned: Params = {**params, **{name: value[self.share(name)] for name, value in self._tables.items()}}
-        self._place = {name: torch.empty(len(value), dtype=torch.int64) for name, value in self._tables.items()}
         self.read: Sequence[Places] = []
         self._traffic = _Traffic([], [])
         # What others may have as it was. Where rows move that nobody reads, it may be any.
@@ -79,30 +79,25 @@ class Division:
         if self._moved:
             self._moved.mark(self.read)
 
-    def add_up(self, p: Tensor, shares: Sequence[slice]) -> Tensor:
+    def add_up(self, p: Tensor, cuts: Sequence[slice]) -> Tensor:
         """Ends it: brings the gradients to those who own what they are of, as `owned` has them.
 
         Args:
             p: (N,) float32, for our rows of the batch.
-            shares: each peer's rows of it.
+            cuts: each peer's rows of it.
 
         Returns:
             What each has for its own, (B,) float32.
         """
-        others = torch.cat([_gradient(self._params[name]).flatten() for name in self._others])
-        by_owner = zip(*(self._gradients(name) for name in self._tables), strict=True)
-        given = [torch.cat([*(part.flatten() for part in parts), others, p]) for parts in by_owner]
+        ours = taken(self._params, self.read[self.peers.rank])
+        given = [torch.cat([*values, ours.others, p]) for values in self._by_owner(ours.values)]
         sizes = [
-            [self._numbers(places), len(others), share.stop - share.start]
-            for places, share in zip(self._traffic.asked, shares, strict=True)
+            [self._numbers(places), len(ours.others), cut.stop - cut.start]
+            for places, cut in zip(self._traffic.asked, cuts, strict=True)
         ]
         found = self.peers.swap(given, [sum(parts) for parts in sizes])
-        rows, totals, all_p = zip(*map(torch.split, found, sizes), strict=True)
-        self._take(rows)
-        total = reduce(torch.add, totals)  # in one order for all
-        parts = torch.split(total, [self._params[name].numel() for name in self._others])
-        for name, part in zip(self._others, parts, strict=True):
-            self._params[name].grad = part.view_as(self._params[name])
+        values, others, all_p = zip(*map(torch.split, found, sizes), strict=True)
+        give(self.owned, [self._owned(*one) for one in zip(self._traffic.asked, values, others, strict=True)])
         return torch.cat(all_p)
 
     def level(self) -> None:
@@ -130,7 +125,7 @@ class Division:
 
     def _within(self, places: Places, owner: int) -> Places:
         """Those that are this peer's."""
-        bounds = {name: (shares[owner].start, shares[owner].stop) for name, shares in self._shares.items()}
+        bounds = {name: (one[owner].start, one[owner].stop) for name, one in self._shares.items()}
         return {name: rows[slice(*np.searchsorted(rows.numpy(), bounds[name]))] for name, rows in places.items()}
 
     def _bring(self, traffic: _Traffic) -> None:
@@ -147,30 +142,17 @@ class Division:
             for name, part in self._by_table(places, values).items():
                 self._tables[name].index_copy_(0, places[name], part)
 
-    def _gradients(self, name: str) -> Sequence[Tensor]:
-        """Ours of a table's rows that we read, by their owners: (N, D). Takes them away."""
-        gradient, self._params[name].grad = self._params[name].grad, None
-        read = self.read[self.peers.rank][name]
-        total = torch.zeros(len(read), self._tables[name].shape[1])
-        if gradient is not None:
-            total.index_add_(0, self._among(name, gradient._indices()[0], read), gradient._values())
-        return torch.split(total, [len(places[name]) for places in self._traffic.wanted])
+    def _by_owner(self, values: Mapping[str, Tensor]) -> list[list[Tensor]]:
+        """Ours of each table, of the rows that we read: for each peer, all of its rows."""
+        parts = [
+            torch.split(one, [len(places[name]) for places in self._traffic.wanted]) for name, one in values.items()
+        ]
+        return [[part.flatten() for part in each] for each in zip(*parts, strict=True)]
 
-    def _take(self, found: Sequence[Tensor]) -> None:
-        """Gradients of our rows, from those who read them."""
-        by_reader = [self._by_table(places, values) for places, values in zip(self._traffic.asked, found, strict=True)]
-        for name, table in self._tables.items():
-            given = torch.cat([places[name] for places in self._traffic.asked])
-            rows = torch.from_numpy(_distinct(given.numpy()))
-            total = torch.zeros(len(rows), table.shape[1])
-            total.index_add_(0, self._among(name, given, rows), torch.cat([one[name] for one in by_reader]))
-            self.owned[name].grad = _sparse(rows - self.share(name).start, total, self.owned[name])
-
-    def _among(self, name: str, rows: Tensor, distinct: Tensor) -> Tensor:
-        """Where these rows of a table stand, each among distinct ones. A tenth of the time of a search."""
-        place = self._place[name]
-        place[distinct] = torch.arange(len(distinct))
-        return place.index_select(0, rows)
+    def _owned(self, places: Places, values: Tensor, others: Tensor) -> Gradient:
+        """Of our rows, and of all that is no table, from a peer that read these."""
+        rows = {name: one - self.share(name).start for name, one in places.items()}
+        return Gradient(rows, self._by_table(places, values), others)
 
     def _by_table(self, places: Places, values: Tensor) -> dict[str, Tensor]:
         """The values of each table's rows, (N, D)."""
@@ -182,25 +164,7 @@ class Division:
         return sum(len(rows) * self._tables[name].shape[1] for name, rows in places.items())
 
 
-def rows_read(spec: FeatureSpec, batch: Batch[Tensor]) -> Places:
-    """What a batch reads of each table."""
-    sides = (spec.context, batch.context_index), (spec.item, batch.item_index)
-    return {
-        f"{TABLE}{table.name}": torch.from_numpy(_distinct(index[:, table.slots].numpy())).long()
-        for layout, index in sides
-        for table in layout.tables
-    }
-
-
-def _distinct(index: Array) -> Array:
-    """Ascending. A tenth of the time of torch.unique and np.unique."""
-    ordered = np.sort(index, axis=None)
-    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
-
-
-def _gradient(value: Tensor) -> Tensor:
-    return torch.zeros_like(value) if value.grad is None else value.grad
-
-
-def _sparse(rows: Tensor, values: Tensor, table: Tensor) -> Tensor:
-    return torch.sparse_coo_tensor(rows[None], values, table.shape, is_coalesced=True, check_invariants=False)
+def _divided(rows: int, peers: int) -> list[slice]:
+    """Each peer's rows of a table, from a multiple of `_AT_ONCE` on."""
+    blocks = shares(-(-rows // _AT_ONCE), peers)
+    return [slice(min(_AT_ONCE * one.start, rows), min(_AT_ONCE * one.stop, rows)) for one in blocks]

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from models.beliefs.belief import Belief, Lesson, prepare
 from models.division import Division
+from models.gradients import give, rows_read, taken
 from models.memory import Memory
 from models.networks.click import ClickNetwork, Params, tensors
 from models.networks.embedding import is_table
 from models.optimizers import OPTIMIZERS
-from models.peers import Peers, Rows
+from models.peers import Peers, Rows, shares
 from models.touched import Touched
 from models.types import Array, Batch
 
@@ -35,6 +36,8 @@ class Learner:
             are as if it were 1.
         peers: that take every step with us: they are made alike, given the same batches at the same time, and what
             they have in common has the same bits. None: we learn alone.
+        parts: of a batch, whose gradients are added up one after the other (`models.gradients`): the weights have then
+            the same bits as those of so many peers, each of which has one part. With peers, their number.
 
     Attributes:
         params: the click model's and the beliefs', changed in place by every step. With peers, see `level`.
@@ -51,7 +54,11 @@ class Learner:
         beliefs: Sequence[Belief] = (),
         negative_rate: float = 1.0,
         peers: Peers | None = None,
+        parts: int | None = None,
     ) -> None:
+        of_peers = peers.size if peers else parts or 1
+        if parts not in (None, of_peers) or of_peers < 1:
+            raise ValueError(f"a gradient has as many parts as there are ranks, {of_peers}, not {parts}")
         if beliefs and negative_rate < 1.0:
             names = ", ".join(one.name for one in beliefs)
             raise ValueError(f"negative_rate must be 1 for {names}: they count every example")
@@ -67,6 +74,7 @@ class Learner:
             value.requires_grad_()
         self.params = self._click | {name: value for one in self._memories for name, value in one.params.items()}
         self._offset = -math.log(negative_rate)
+        self._parts = of_peers
         unread = OPTIMIZERS[optimizer].moves_unread
         self._division = Division(network.spec, self._click, peers, moves_unread=unread) if peers else None
         moved = self._division.owned if self._division else self._click
@@ -173,17 +181,28 @@ class Learner:
         """Leaves gradients. Returns what is predicted, (B,)."""
         self._teach(rows)
         count = len(rows.label)
-        p = self._backward(rows, slice(0, count), count)
+        masks = self._masks(slice(0, count), count)
+        p = self._backward(rows, masks, count) if self._parts == 1 else self._in_parts(rows, masks)
         if self._touched:
             tables = {name: value.grad for name, value in self._click.items() if is_table(name)}
             self._touched.mark([{name: one._indices()[0] for name, one in tables.items() if one is not None}])
         return p
 
+    def _in_parts(self, rows: Rows, masks: Tensor) -> Tensor:
+        """The same as so many peers would."""
+        found, gradients = [], []
+        for cut in shares(len(rows.label), self._parts):
+            part = rows.part(cut)
+            found.append(self._backward(part, masks[:, cut], len(rows.label)))
+            gradients.append(taken(self._click, rows_read(self.network.spec, part.batch)))
+        give(self._click, gradients)
+        return torch.cat(found)
+
     def _with_peers(self, rows: Rows, division: Division) -> Tensor:
         """The same: the gradients that all have come to together."""
         self._elsewhere = None
-        shares = division.peers.shares(len(rows.label))
-        parts = [rows.part(share) for share in shares]
+        cuts = shares(len(rows.label), self._parts)
+        parts = [rows.part(cut) for cut in cuts]
         if any(one.recalls for one in self._beliefs):
             division.level()
         # Beliefs learn from all rows.
@@ -191,9 +210,9 @@ class Learner:
         self._teach(rows)
         if self._touched:
             self._touched.mark(division.read)
-        ours, share = parts[division.peers.rank], shares[division.peers.rank]
-        p = self._backward(ours, share, len(rows.label)) if len(ours.label) else ours.label
-        return division.add_up(p, shares)
+        ours, cut = parts[division.peers.rank], cuts[division.peers.rank]
+        p = self._backward(ours, self._masks(cut, len(rows.label)), len(rows.label))
+        return division.add_up(p, cuts)
 
     def _teach(self, rows: Rows) -> None:
         """Has the beliefs learn from B examples, as the click model sees them before its own step."""
@@ -207,9 +226,10 @@ class Learner:
         for one in self._memories:
             one.learn(click, lesson, self.step)
 
-    def _backward(self, ours: Rows, share: slice, rows: int) -> Tensor:
+    def _backward(self, ours: Rows, masks: Tensor, rows: int) -> Tensor:
         """The gradient of the mean loss over so many rows, as far as ours go. Returns what is predicted for these."""
-        masks = self._masks(share, rows)
+        if not len(ours.label):
+            return ours.label
         loss = self.network.loss(self._click, ours.batch, masks, ours.label, ours.context_row, offset=self._offset)
         ((loss.click + loss.gate) * (len(ours.label) / rows)).backward()  # type: ignore[no-untyped-call]
         return loss.p_click

@@ -18,6 +18,7 @@ from torch import Tensor
 from models.adam import BETA_1, BETA_2, EPSILON, MOMENTS, FusedAdam
 from models.networks.click import Params
 from models.networks.embedding import is_table
+from models.rows import added, distinct
 from models.types import Array
 
 
@@ -211,9 +212,10 @@ def _read(tables: Params) -> Iterator[tuple[str, Tensor, Tensor]]:
     """(table, (N,) rows that the batch read, (N, D) their gradients), and takes the gradients away."""
     for name, value in tables.items():
         if value.grad is not None:
-            gradient = value.grad.coalesce()
+            read, values = value.grad._indices()[0], value.grad._values()
             value.grad = None
-            yield name, gradient.indices()[0], gradient.values()
+            rows = torch.from_numpy(distinct(read.numpy()))
+            yield name, rows, added(read, values, rows, len(value))
 
 
 def _named(optimizer: str, parts: Mapping[str, Params]) -> dict[str, Array]:

@@ -16,13 +16,14 @@ class Peers(Protocol):
     rank: int
     size: int
 
-    def shares(self, rows: int) -> list[slice]:
-        """Each peer's part of so many rows, possibly none. Together, and in this order, they are all rows."""
-        ...
-
     def swap(self, given: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
         """Gives each peer its (N,) float32. Returns what each gives us, which has these sizes."""
         ...
+
+
+def shares(rows: int, parts: int) -> list[slice]:
+    """So many rows in parts, possibly empty ones. Together, and in this order, they are all rows."""
+    return [slice(rows * part // parts, rows * (part + 1) // parts) for part in range(parts)]
 
 
 class Rows(NamedTuple):

@@ -41,7 +41,7 @@ def train(
     one that the scorer started there.
 
     With `--ranks 2`, two processes read half of the partitions each and compute half of every gradient; the weights
-    are those of one process but for the rounding of sums. On several machines, start the ranks with torchrun:
+    are, to the bit, those of one process with `gradient_parts` 2. On several machines, start the ranks with torchrun:
     `torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:PORT -m service.training`.
     """
     try:

@@ -99,6 +99,7 @@ class Settings(BaseSettings):
     adagrad_half_life: float | None = Field(None, gt=0, allow_inf_nan=False)
     negative_rate: float = Field(1.0, gt=0, le=1)
     batch_size: Positive = 256
+    gradient_parts: Positive | None = None
     seed: int = Field(0, ge=0, lt=2**63)
     attribution_window_s: Seconds = 600.0
     impressions: Literal["served", "events"] = "served"

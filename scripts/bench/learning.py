@@ -14,11 +14,11 @@ from service.training.trainer import Trainer
 LEARNING_RATE = 1e-3
 
 
-def new_learner(optimizer: str = "adam", ranks: Ranks | None = None) -> Learner:
+def new_learner(optimizer: str = "adam", ranks: Ranks | None = None, *, parts: int | None = None) -> Learner:
     """One that knows nothing; of several ranks, one of them."""
     network = ClickNetwork(FeatureSpec.from_toml(SPEC), NetworkConfig())
     peers = ranks.peers if ranks else None
-    return Learner(network, learning_rate=LEARNING_RATE, seed=0, optimizer=optimizer, peers=peers)
+    return Learner(network, learning_rate=LEARNING_RATE, seed=0, optimizer=optimizer, peers=peers, parts=parts)
 
 
 def new_trainer(learner: Learner, batch_size: int, ranks: Ranks | None = None) -> Trainer:

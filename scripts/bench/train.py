@@ -73,7 +73,7 @@ def train(
 
     With `--ranks 2`, two trainers share every batch (`agerank train --ranks`), and one is the measure: **over one
     rank** is the ratio of their examples a second, and the **largest difference of a weight** is over all weights of
-    all ranks, after they have learned the log once.
+    all ranks, after they and one with as many `gradient_parts` have learned the log once.
     """
     if ranks > 1:
         _train_ranks(ranks, whole_numbers(batch_sizes), requests=requests, runs=runs, as_json=as_json)

@@ -49,9 +49,11 @@ def run(ranks: int, *, batch_sizes: Sequence[int], requests: int, runs: int, tel
             for optimizer in OPTIMIZERS:
                 weights = {}
                 for size, group in groups.items():
-                    group.ask(_Begin(optimizer, batch_size))
+                    group.ask(_Begin(optimizer, batch_size, ranks))
                     group.learn()
                     weights[size] = group.ask("weights")
+                groups[1].ask(_Begin(optimizer, batch_size, 1))  # as it is where nobody asks for parts
+                groups[1].learn()
                 calls: dict[str, Callable[[], object]] = {str(size): one.learn for size, one in groups.items()}
                 taken = interleave(calls, runs=runs, seconds=0.0, tell=tell)
                 for size, group in groups.items():
@@ -72,6 +74,7 @@ class _Begin(NamedTuple):
 
     optimizer: str
     batch_size: int
+    parts: int
 
 
 class _Group:
@@ -134,7 +137,7 @@ def _rank(pipe: "Connection[object, object]", log: _Log, folder: Path, rank: int
         while True:
             word = pipe.recv()
             if isinstance(word, _Begin):
-                learner, batch_size = new_learner(word.optimizer, ranks), word.batch_size
+                learner, batch_size = new_learner(word.optimizer, ranks, parts=word.parts), word.batch_size
                 pipe.send(None)
             elif word == "learn":
                 pipe.send(_learn(learner, batch_size, ranks, rounds))

@@ -134,6 +134,7 @@ def _learner(settings: Settings, spec: FeatureSpec, strategies: Mapping[str, Str
         options={name: value for name, value in options.items() if value is not None},
         beliefs=beliefs(strategies.values()),
         peers=ranks.peers if ranks else None,
+        parts=settings.gradient_parts,
     )
 
 

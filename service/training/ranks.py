@@ -28,7 +28,7 @@ _LENGTH = struct.Struct("<q")
 class Ranks:
     """All of them, as one of them sees it.
 
-    Every method but `shares` and `owns` waits for the same call on every rank, and raises OSError where one is gone.
+    Every method but `owns` waits for the same call on every rank, and raises OSError where one is gone.
 
     Args:
         group: that they talk over, None for one alone.
@@ -50,10 +50,6 @@ class Ranks:
     def owns(self, partition: int) -> bool:
         """Whether this partition of the log is ours to read."""
         return partition % self.size == self.rank
-
-    def shares(self, rows: int) -> list[slice]:
-        """Each rank's part of so many rows, whichever partitions they came from."""
-        return [slice(rows * one // self.size, rows * (one + 1) // self.size) for one in range(self.size)]
 
     def swap(self, given: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
         """Gives each rank its (N,) float32. Returns what each gives us, which has these sizes."""

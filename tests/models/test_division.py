@@ -2,7 +2,7 @@
 
 import torch
 
-from models.division import rows_read
+from models.gradients import rows_read
 from models.types import Batch
 
 

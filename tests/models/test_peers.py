@@ -41,9 +41,6 @@ class Peer:
     def __init__(self, threads: Threads, rank: int) -> None:
         self.threads, self.rank, self.size = threads, rank, threads.size
 
-    def shares(self, rows: int) -> list[slice]:
-        return [slice(rows * rank // self.size, rows * (rank + 1) // self.size) for rank in range(self.size)]
-
     def swap(self, given: Sequence[torch.Tensor], sizes: Sequence[int]) -> list[torch.Tensor]:
         self.threads.given[self.rank] = [one.clone() for one in given]
         self.threads.exchanges += self.rank == 0
@@ -67,11 +64,11 @@ def batches(make_request):
     return [*(batch(seed, [5, 9, 1, 14]) for seed in range(5)), batch(6, [1]), batch(7, [3, 3])]
 
 
-def make(spec, optimizer: str, peers: Peer | None = None, *, members: int = 2) -> Learner:
+def make(spec, optimizer: str, peers: Peer | None = None, *, members: int = 2, parts: int | None = None) -> Learner:
     """With a belief, which all of them learn from all rows, or without."""
     learned = beliefs([build("online_guideboot", {"members": members})] if members else [])
     network = ClickNetwork(spec, CONFIG)
-    return Learner(network, learning_rate=RATE, seed=3, optimizer=optimizer, beliefs=learned, peers=peers)
+    return Learner(network, learning_rate=RATE, seed=3, optimizer=optimizer, beliefs=learned, peers=peers, parts=parts)
 
 
 def state_of(peer: Peer, learner: Learner) -> dict[str, np.ndarray]:
@@ -89,8 +86,12 @@ def state_of(peer: Peer, learner: Learner) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("size", [2, 3])
 def test_together_they_learn_what_one_learns_alone(spec, batches, optimizer: str, size: int, members: int) -> None:
-    alone = make(spec, optimizer, members=members)
+    alone = make(spec, optimizer, members=members, parts=size)
     expected = [alone.learn(*batch) for batch in batches]
+    whole = make(spec, optimizer, members=members)
+    fresh = whole.weights()
+    for batch in batches:
+        whole.learn(*batch)
     threads = Threads(size)
 
     def work(peer: Peer) -> tuple[Learner, list[np.ndarray]]:
@@ -100,19 +101,18 @@ def test_together_they_learn_what_one_learns_alone(spec, batches, optimizer: str
     found = threads.run(work)
     assert threads.exchanges == 2 * len(batches)  # two a step
     threads.run(lambda peer: found[peer.rank][0].level())
-    first = found[0][0].weights()
     for learner, predicted in found:
         assert learner.step == alone.step
         for name, value in alone.weights().items():
-            np.testing.assert_array_equal(learner.weights()[name], first[name])
-            np.testing.assert_allclose(learner.weights()[name], value, rtol=0, atol=1e-5)
-            assert not np.array_equal(value, make(spec, optimizer, members=members).weights()[name])
+            np.testing.assert_array_equal(learner.weights()[name], value)
+            np.testing.assert_allclose(learner.weights()[name], whole.weights()[name], rtol=0, atol=1e-5)
+            assert not np.array_equal(value, fresh[name])
         for p, mine in zip(expected, predicted, strict=True):
-            np.testing.assert_allclose(mine, p, rtol=0, atol=1e-5)
+            np.testing.assert_array_equal(mine, p)
     state, *_ = threads.run(lambda peer: state_of(peer, found[peer.rank][0]))
     assert state.keys() == alone.state().keys()
     for name, value in alone.state().items():
-        np.testing.assert_allclose(state[name], value, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(state[name], value)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

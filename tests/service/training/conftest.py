@@ -94,6 +94,7 @@ class World:
             beliefs=beliefs(strategies.values()),
             negative_rate=given.get("negative_rate", 1.0),
             peers=given["ranks"].peers if "ranks" in given else None,
+            parts=given.get("parts"),
         )
         return Trainer(
             learner=learner,

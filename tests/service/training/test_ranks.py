@@ -18,7 +18,6 @@ from service.training.ranks import Ranks, joined, own_store
 def test_one_alone_talks_to_nobody() -> None:
     with joined() as ranks:
         assert (ranks.rank, ranks.size) == (0, 1)
-        assert ranks.shares(7) == [slice(0, 7)]
         assert ranks.peers is None
         assert all(ranks.owns(partition) for partition in range(3))
         assert ranks.gather(b"one") == ranks.collect(b"one") == [b"one"]
@@ -27,16 +26,12 @@ def test_one_alone_talks_to_nobody() -> None:
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_partitions_and_rows_are_divided(together, size: int) -> None:
+def test_partitions_are_divided(together, size: int) -> None:
     all_ranks = together(size, lambda ranks: (ranks.rank, ranks.size, ranks))
     assert [one[:2] for one in all_ranks] == [(rank, size) for rank in range(size)]
     ranks = [one for *_, one in all_ranks]
     for partition in range(7):
         assert sum(one.owns(partition) for one in ranks) == 1
-    for rows in (0, 1, 2, 7, 256):
-        shares = ranks[0].shares(rows)
-        assert all(one.shares(rows) == shares for one in ranks)
-        assert [row for share in shares for row in range(rows)[share]] == list(range(rows))
 
 
 def test_what_each_gives_is_the_same_everywhere(together) -> None:

@@ -15,8 +15,6 @@ from service.training.ranks import Ranks
 from service.training.trainer import Trainer
 
 NAMES = StreamNames("test", partitions=3)
-#: Of float32 weights between 0.1 and 1: the order of a sum differs.
-TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -73,27 +71,23 @@ def blank(world, **changes: Any) -> Manifest:
     return msgspec.convert(content | changes, Manifest)
 
 
-def equal(found: State, expected: State, tolerance: float) -> None:
-    """The joins, the waiting batch and the positions to the bit, weights and moments within the tolerance."""
+def equal(found: State, expected: State) -> None:
     assert (found["version"], found["manifest"]) == (expected["version"], expected["manifest"])
     for part in "weights", "state":
         assert found[part].keys() == expected[part].keys()
         for name, array in expected[part].items():
-            inexact = array.dtype == np.float32 and not name.startswith(("waiting.", "join."))
-            bound = tolerance if inexact else 0.0
-            np.testing.assert_allclose(found[part][name], array, rtol=0, atol=bound, err_msg=name)
+            np.testing.assert_array_equal(found[part][name], array, err_msg=name)
 
 
-@pytest.fixture(scope="module")
-def alone(world, log) -> State:
-    trainer = world.trainer()
+def alone(world, log, parts: int) -> State:
+    trainer = world.trainer(parts=parts)
     trainer.feed(log)
     assert trainer.learner.step > 20
     return State(trainer)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])  # with four, one has no partition and works all the same
-def test_any_number_of_ranks_comes_to_the_same_state(world, log, alone: State, together, size: int) -> None:
+def test_ranks_come_to_the_state_of_one_with_as_many_parts(world, log, together, size: int) -> None:
     cuts = [100, 101, 350, 500]
 
     def work(ranks: Ranks) -> State:
@@ -102,21 +96,19 @@ def test_any_number_of_ranks_comes_to_the_same_state(world, log, alone: State, t
         return State(trainer)
 
     first, *others = together(size, work)
-    equal(first, alone, TOLERANCE)
+    equal(first, alone(world, log, size))
     for other in others:
         assert all(np.array_equal(other["weights"][name], array) for name, array in first["weights"].items())
         assert other["manifest"] == first["manifest"]
 
 
-def test_a_restart_with_the_same_number_changes_no_bit_and_with_another_only_roundings(
-    world, log, alone: State, together
-) -> None:
-    """One, then two, then one again, then three, as after kills: each has only what the one before has published."""
+def test_a_restart_with_as_many_ranks_or_parts_changes_no_bit(world, log, together) -> None:
+    """One, then two, then one again, as after kills: each has only what the one before has published."""
     third = len(log) // 3
 
     def run(size: int, state: State | None, start: int, end: int, cut: int) -> State:
         def work(ranks: Ranks) -> State:
-            trainer = resume(world, ranks, state)
+            trainer = resume(world, ranks, state, parts=2)
             feed(trainer, log[start:end], [cut])
             return State(trainer)
 
@@ -125,8 +117,17 @@ def test_a_restart_with_the_same_number_changes_no_bit_and_with_another_only_rou
     state = run(1, None, 0, third, 40)
     twice = run(2, run(2, state, third, third + 50, 20), third + 50, 2 * third, 10)
     once = run(2, state, third, 2 * third, 77)
-    equal(twice, once, 0.0)
-    equal(run(3, run(1, once, 2 * third, len(log) - 9, 30), len(log) - 9, len(log), 4), alone, TOLERANCE)
+    equal(twice, once)
+    equal(run(1, once, 2 * third, len(log), 30), alone(world, log, 2))
+
+
+def test_parts_are_as_many_as_ranks(world, together) -> None:
+    def work(ranks: Ranks) -> str:
+        with pytest.raises(ValueError, match="as many parts") as raised:
+            world.trainer(ranks=ranks, parts=3)
+        return str(raised.value)
+
+    assert together(2, work) == ["a gradient has as many parts as there are ranks, 2, not 3"] * 2
 
 
 def test_deltas_of_ranks_are_what_moved_on_any_of_them(world, log, together, bits) -> None:
