@@ -78,7 +78,7 @@ def test_at_once_as_one_by_one_while_versions_change(
                 return
             answers.append((number, ask(client, REQUESTS[number])))
 
-    mine = settings.model_copy(update={"engine": "torch", "batch_rows": 256})
+    mine = settings.model_copy(update={"engine": "torch", "batch_rows": 256, "deadline_s": 30.0})
     with serving(mine) as client, ThreadPoolExecutor(8) as pool:
         callers = [pool.submit(caller, 4 * first) for first in range(8)]
         for manifest in (*manifests, *manifests):

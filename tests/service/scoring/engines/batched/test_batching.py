@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
 
 from models.types import Batch, Scores
 from service.errors import Unavailable
@@ -34,11 +33,6 @@ class Recorder:
 class Broken:
     def run(self, requests: Sequence[Request]) -> list[Scores]:
         raise RuntimeError("the device is gone")
-
-
-@pytest.fixture
-def metrics() -> ScorerMetrics:
-    return ScorerMetrics(CollectorRegistry())
 
 
 @pytest.fixture
