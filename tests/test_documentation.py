@@ -74,6 +74,30 @@ def test_the_default_strategy_is_the_one_that_is_called_so() -> None:
     assert DEFAULT_STRATEGY in STRATEGIES
 
 
+def prose(path: Path) -> str:
+    return re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(path: Path) -> set[str]:
+    """Of its headings, as a browser of repositories makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+def test_every_link_leads_somewhere() -> None:
+    found = [
+        (path, *link.partition("#"))
+        for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+        for link in re.findall(r"\]\(([^)\s]+)\)", prose(path))
+        if "://" not in link
+    ]
+    assert len(found) > 50
+    for path, file, _, anchor in found:
+        target = path.parent / file if file else path
+        assert target.exists(), f"{path.name}: {file}"
+        assert not anchor or anchor in anchors(target), f"{path.name}: {file}#{anchor}"
+
+
 def test_every_method_is_documented_with_its_options() -> None:
     text = (ROOT / "docs/algorithms.md").read_text()
     chapters = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
