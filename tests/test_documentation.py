@@ -70,6 +70,8 @@ def test_the_default_strategy_is_the_one_that_is_called_so() -> None:
     (meaning,) = [meaning for name, (_, meaning) in rows("Settings").items() if name == "default_strategy"]
     named = re.findall(r"`null`: `(\w+)`", meaning)
     named += re.findall(r"`(\w+)`, the default", (ROOT / "README.md").read_text())
+    named += re.findall(r"`(\w+)` .* is the default strategy", (ROOT / "docs/experiments.md").read_text())
+    assert len(named) == 3
     assert set(named) == {DEFAULT_STRATEGY}
     assert DEFAULT_STRATEGY in STRATEGIES
 
