@@ -8,10 +8,12 @@ own, and SIGKILL ends it as it ends any process, with no code of ours run.
 import json
 import multiprocessing
 import os
+import random
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.request import urlopen
@@ -20,6 +22,7 @@ import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.chaos.report import ChaosError
+from scripts.demo_processes import free_port
 from service import checkpoints
 from service.checkpoints import LocalStore
 from service.events import decode_announcement
@@ -29,6 +32,7 @@ Metrics = dict[tuple[str, ...], float]  # (name, values of its labels) -> value
 
 PATIENCE_S = 60.0  # in which a trainer reads something, or ends when it is told to
 POLL_S = 0.0005
+SURVIVED_S = 0.2  # by which ranks outlive the one that is killed, at most
 
 _forks = multiprocessing.get_context("forkserver")
 #: torch imports _dynamo, and we onnx, when they are first needed: two thirds of a start.
@@ -48,37 +52,64 @@ class Life:
     Args:
         folder: where it runs; an agerank.toml there would be read.
         settings: its own.
+        ranks: processes that it is.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
-        self._log = folder / "train.log"
-        self._process = _forks.Process(
-            target=_live, args=(environment(folder, settings), str(folder), str(self._log)), daemon=True
-        )
-        self._process.start()
+    def __init__(self, folder: Path, settings: Mapping[str, object], ranks: int = 1) -> None:
+        self._log, master = folder / "train.log", str(free_port(0))
+        self._processes = [
+            _forks.Process(
+                target=_live,
+                args=(environment(folder, settings) | _place(rank, ranks, master), str(folder), str(self._log)),
+                daemon=True,
+            )
+            for rank in range(ranks)
+        ]
+        for one in self._processes:
+            one.start()
 
     def check(self) -> None:
-        """Raises ChaosError, with the end of its log, where it has ended by itself."""
-        if self._process.exitcode is not None:
-            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
-            raise ChaosError("\n".join([f"a trainer ended by itself with {self._process.exitcode}:", *lines]))
+        """Raises ChaosError, with the end of its log, where one of its processes has ended by itself."""
+        for one in self._processes:
+            self._check(one)
 
-    def kill(self) -> None:
-        """With SIGKILL. Raises ChaosError where it was dead already."""
+    def kill(self, draw: random.Random) -> None:
+        """With SIGKILL: one rank, and a moment later the others. Raises ChaosError where it was dead already."""
         self.check()
-        self._process.kill()
-        self._process.join()
-        if self._process.exitcode != -signal.SIGKILL:
-            self.check()
+        first, *others = draw.sample(self._processes, len(self._processes))
+        first.kill()
+        first.join()
+        if first.exitcode != -signal.SIGKILL:
+            self._check(first)
+        if others:
+            time.sleep(draw.uniform(0.0, SURVIVED_S))
+        for one in others:
+            one.kill()
+            one.join()
 
     def stop(self) -> None:
         """As an operator would. Raises ChaosError where it does not end well."""
-        self._process.terminate()
-        self._process.join(PATIENCE_S)
-        if self._process.exitcode != 0:
-            self._process.kill()
-            self._process.join()
-            self.check()
+        for one in self._processes:
+            one.terminate()
+        for one in self._processes:
+            one.join(PATIENCE_S)
+        for one in self._processes:
+            if one.exitcode != 0:
+                one.kill()
+                one.join()
+                self._check(one)
+
+    def _check(self, process: ForkServerProcess) -> None:
+        if process.exitcode is not None:
+            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+            raise ChaosError("\n".join([f"a trainer ended by itself with {process.exitcode}:", *lines]))
+
+
+def _place(rank: int, ranks: int, master: str) -> dict[str, str]:
+    """As torchrun tells a process which rank it is; nothing to one alone."""
+    if ranks == 1:
+        return {}
+    return {"RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": master}
 
 
 def _live(environment: dict[str, str], folder: str, log: str) -> None:
@@ -154,13 +185,17 @@ def phase(born: Scene, died: Scene) -> str:
     return "starting" if died.announced == born.announced else "learning"
 
 
-def read_all(life: Life, port: int, streams: tuple[str, ...]) -> dict[str, int]:
-    """Waits until a trainer has read its log to its end. Returns what it made of the events, by result."""
+def read_all(life: Life, ports: Sequence[int], streams: tuple[str, ...]) -> dict[str, int]:
+    """Waits until a trainer has read its log to its end. Returns what it made of the events, by result.
+
+    Args:
+        ports: where its ranks tell their metrics.
+    """
     found: Metrics = {}
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         life.check()
-        before, found = found, metrics(port)
+        before, found = found, _added(metrics(port) for port in ports)
         if found and all(found.get(("agerank_stream_lag_entries", one)) == 0 for one in streams):
             return joined(found)
         if joined(found) != joined(before):
@@ -178,6 +213,16 @@ def metrics(port: int) -> Metrics:
         return {}
     samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
     return {(one.name, *one.labels.values()): one.value for one in samples}
+
+
+def _added(told: Iterable[Metrics]) -> Metrics:
+    """What ranks tell, each of what it has read itself; nothing where one of them does not answer."""
+    found: Metrics = {}
+    for one in told:
+        if not one:
+            return {}
+        found |= {name: found.get(name, 0.0) + value for name, value in one.items()}
+    return found
 
 
 def joined(found: Metrics) -> dict[str, int]:

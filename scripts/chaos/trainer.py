@@ -14,26 +14,23 @@ import redis
 import typer
 
 from scripts.bench.report import failing
-from scripts.chaos.lives import POLL_S, Life, Scene, Watch, phase, read_all
+from scripts.chaos.lane import NAMES, Lane
+from scripts.chaos.lives import POLL_S, Life, Scene, Watch, phase
 from scripts.chaos.report import Advance, AsJson, Found, Seed, bar, show
-from scripts.chaos.traffic import LANE, SPEC, STRATEGIES, WINDOW_MS, Log, make
+from scripts.chaos.traffic import Log, make
 from scripts.chaos.versions import differing, usable
-from scripts.demo_processes import free_port
 from service import checkpoints
 from service.appends import append_batch
-from service.checkpoints import LocalStore
 from service.connections import connect
-from service.streams import Entry, StreamNames
+from service.streams import Entry
 from service.valkey import EmbeddedServer
 
-PARTITIONS = 3
-NAMES = StreamNames("chaos", PARTITIONS)
 APPENDED = 1_000  # entries at a time
 START_S = 60.0  # for a trainer to announce the version that it goes on from
 PATIENCE_S = 5.0  # from there on for the moment to strike; one with nothing left to learn publishes nothing
-NEVER_S = 1e8
 
 TITLES = {
+    "ranks": "ranks, one of which is killed",
     "kills": "kills with SIGKILL",
     "phases": "while it was",
     "restarts": "restarts",
@@ -72,6 +69,7 @@ def trainer(
         int, typer.Option(min=1_000, help="Impressions and clicks in the log; served records come on top.")
     ] = 200_000,
     full_every: Annotated[int, typer.Option(min=1, help="Versions from one full one to the next; deltas between.")] = 2,
+    ranks: Annotated[int, typer.Option(min=1, help="Processes that train together; one of them is killed.")] = 1,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -89,6 +87,9 @@ def trainer(
     two last versions. **while it was** what each had left when it died: `starting` (it had not announced the version
     that it went on from), `learning`, `saving` (a version not yet renamed), `announcing` (renamed, and nobody told).
 
+    With `--ranks 2` two processes train together; one of them is killed, and the other a moment later. The one that
+    nobody disturbs is a single process with `gradient_parts` 2.
+
     A trainer here is a fork of a process that has imported torch, which saves three seconds a start and nothing else:
     it is a process of its own, with its own lock and connections, and SIGKILL leaves it as dead as any.
 
@@ -96,7 +97,7 @@ def trainer(
     kills take about ten minutes.
     """
     with failing(), bar("trainers", kills + 2) as advance:
-        found = run(kills=kills, events=events, full_every=full_every, seed=seed, advance=advance)
+        found = run(kills=kills, events=events, full_every=full_every, ranks=ranks, seed=seed, advance=advance)
     show(found, TITLES, title="A trainer that was killed, and one that was not", as_json=as_json)
     if not found["resumed"]:
         typer.echo(
@@ -110,7 +111,7 @@ def holds(found: Found) -> bool:
     return bool(found["equal"] and not found["unusable"] and found["resumed"])
 
 
-def run(*, kills: int, events: int, full_every: int, seed: int, advance: Advance) -> Found:
+def run(*, kills: int, events: int, full_every: int, ranks: int, seed: int, advance: Advance) -> Found:
     """What TITLES names; `differing` lists the arrays that differ."""
     started = time.monotonic()
     draw, log = random.Random(seed), make(events, NAMES, seed)
@@ -118,18 +119,19 @@ def run(*, kills: int, events: int, full_every: int, seed: int, advance: Advance
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agerank-chaos-")))
         server = stack.enter_context(EmbeddedServer(folder / "redis"))
         client = stack.enter_context(connect(server.url, name="agerank-chaos"))
-        lane = _Lane(folder / "killed", server.url, client, full_every)
+        lane = Lane(folder / "killed", server.url, client, full_every, ranks=ranks, parts=ranks)
         killed = _killed(lane, log.entries, kills, draw, advance)
         resumed = killed.resumed + lane.has_learned()
         lane.finish()
         versions = lane.watch.announcements()
         advance("the last one has read the log")
-        alone = _Lane(folder / "alone", server.url, client, full_every)
+        alone = Lane(folder / "alone", server.url, client, full_every, ranks=1, parts=ranks)
         join = alone.finish()
         advance("the undisturbed one has read the log")
         names = differing(lane.store, alone.store)
         return {
             **_said(log),
+            "ranks": ranks,
             "kills": kills,
             "phases": dict(killed.phases),
             "restarts": kills,
@@ -153,53 +155,6 @@ def _said(log: Log) -> Found:
     }
 
 
-class _Lane:
-    """A folder of its own, and the trainers that write there one after the other."""
-
-    def __init__(self, folder: Path, url: str, client: redis.Redis, full_every: int) -> None:
-        folder.mkdir()
-        (folder / "features.toml").write_text(SPEC, encoding="utf-8")
-        self.store = LocalStore(folder / "data" / "checkpoints" / LANE)
-        self.watch = Watch(self.store, client, NAMES)
-        self.client, self._folder = client, folder
-        self._settings: dict[str, object] = {
-            "data_dir": str(folder / "data"),
-            "features": str(folder / "features.toml"),
-            "redis_url": url,
-            "redis_prefix": "chaos",
-            "partitions": PARTITIONS,
-            "strategies": STRATEGIES,
-            "hidden": (16, 16, 8),
-            "gate_hidden": 8,
-            "initial_ctr": 0.2,
-            "learning_rate": 0.01,
-            "optimizer": "sparse_adam",  # with which there are deltas
-            "full_every": full_every,
-            "batch_size": 64,
-            "impressions": "events",
-            "attribution_window_s": WINDOW_MS / 1000,
-            "publish_interval_s": 0.02,
-            "keep_versions": 3,
-            "log_format": "json",
-            "trainer_port": 0,
-        }
-
-    def has_learned(self) -> bool:
-        """Whether the next one will find a version to go on from, and not only the first."""
-        return bool(self.watch.newest())
-
-    def begin(self) -> Life:
-        return Life(self._folder, self._settings)
-
-    def finish(self) -> dict[str, int]:
-        """One that nobody kills reads the log to its end, and publishes once. Returns what became of the events."""
-        port = free_port(0)
-        life = Life(self._folder, self._settings | {"trainer_port": port, "publish_interval_s": NEVER_S})
-        join = read_all(life, port, NAMES.inputs)
-        life.stop()
-        return join
-
-
 class _Killed(NamedTuple):
     """What came of all that were killed."""
 
@@ -208,7 +163,7 @@ class _Killed(NamedTuple):
     resumed: int
 
 
-def _killed(lane: _Lane, entries: Sequence[Entry], kills: int, draw: random.Random, advance: Advance) -> _Killed:
+def _killed(lane: Lane, entries: Sequence[Entry], kills: int, draw: random.Random, advance: Advance) -> _Killed:
     """The log is written meanwhile: a part before each life and one while it lasts, the rest after all of them."""
     size = len(entries) // (2 * kills + 1)
     parts = iter([entries[start : start + size] for start in range(0, 2 * kills * size, size)])
@@ -230,7 +185,7 @@ def _killed(lane: _Lane, entries: Sequence[Entry], kills: int, draw: random.Rand
 
 
 def _strike(
-    life: Life, moment: Moment, lane: _Lane, born: Scene, part: Sequence[Entry], draw: random.Random
+    life: Life, moment: Moment, lane: Lane, born: Scene, part: Sequence[Entry], draw: random.Random
 ) -> Sequence[Entry]:
     """Kills it when the moment has come. The part arrives as soon as it has begun; returns it where it did not."""
     end_s, strike_s = time.monotonic() + START_S, math.inf
@@ -241,7 +196,7 @@ def _strike(
         if strike_s == math.inf and moment.seen(lane.watch, born):
             strike_s = time.monotonic() + draw.uniform(0.0, moment.within_s)
         time.sleep(POLL_S)
-    life.kill()
+    life.kill(draw)
     return part
 
 

@@ -19,8 +19,10 @@ from service.streams import StreamNames, order
 NAMES = StreamNames("test", 3)
 
 
-def test_a_trainer_killed_over_and_over_ends_with_the_same_bits() -> None:
-    run = CliRunner().invoke(app, ["chaos", "trainer", "--kills", "4", "--events", "8000", "--seed", "1", "--json"])
+@pytest.mark.parametrize("ranks", ["1", "2"])
+def test_a_trainer_killed_over_and_over_ends_with_the_same_bits(ranks: str) -> None:
+    given = ["--kills", "4", "--events", "8000", "--seed", "1", "--ranks", ranks]
+    run = CliRunner().invoke(app, ["chaos", "trainer", *given, "--json"])
     assert run.exit_code == 0, run.output
     found = json.loads(run.stdout)
     assert found["equal"] is True
