@@ -24,6 +24,7 @@ from models.exploration.gradient import Gradient
 from models.exploration.greedy import Greedy
 from models.exploration.guideboot import GuideBoot
 from models.exploration.item_laplace import ItemLaplace
+from models.exploration.item_posterior import ItemPosterior
 from models.exploration.mc_dropout import McDropout
 from models.exploration.multi_head import MultiHead
 from models.exploration.online_bootstrap import OnlineBootstrap
@@ -79,6 +80,7 @@ METHODS: dict[str, type[Exploration]] = {
     "deep_ts_beta": DeepTsBeta,
     "count_ucb": CountUcb,
     "item_laplace": ItemLaplace,
+    "item_posterior": ItemPosterior,
     "gaussian_process": GaussianProcess,
     "density": Density,
     "ts_blr": TsBlr,

@@ -26,6 +26,7 @@ STRATEGIES = {name: {} for name in METHODS} | {
     "plug_ts_p": {"method": "plug_ts", "covariance": "none"},
     "plug_ts_request": {"method": "plug_ts", "scope": "request"},
     "multi_head_ucb": {"method": "multi_head", "uncertainty": "ucb"},
+    "item_posterior_ucb": {"method": "item_posterior", "uncertainty": "ucb"},
     "gp_ucb": {"method": "gaussian_process", "uncertainty": "ucb"},
     "mc_dropout_ucb": {"method": "mc_dropout", "uncertainty": "ucb", "dropout": "full", "novelty": 50.0},
 }

@@ -136,6 +136,14 @@ def item_laplace(case):
     return torch.sigmoid(torch.logit(case.p) + z * sigma) - case.p
 
 
+def item_posterior(case):
+    one, rows, state = case.exploration, case.item_rows(), case.state("residuals")
+    weight = case.p * (1.0 - case.p) / (1.0 / one.prior_sd**2 + state["information"][rows])
+    mean = case.p + weight * state["residual"][rows]
+    z = case.normal[:, 0] if one.uncertainty == "thompson" else 1.0
+    return mean + z * torch.sqrt(weight * mean * (1.0 - mean)) - case.p
+
+
 def gaussian_process(case):
     belief, state = case.exploration.beliefs[0], case.state("gp")
     mean, variance = belief.posterior(case.network, state | belief.prepare(case.network, state), case.at.hidden[-1])
@@ -180,6 +188,8 @@ CASES = [
     (count_ucb, {"method": "count_ucb"}),
     (item_laplace, {"method": "item_laplace"}),
     (item_laplace, {"method": "item_laplace", "uncertainty": "thompson", "prior_sd": 2.0}),
+    (item_posterior, {"method": "item_posterior"}),
+    (item_posterior, {"method": "item_posterior", "uncertainty": "ucb", "prior_sd": 0.3}),
     (gaussian_process, {"method": "gaussian_process"}),
     (gaussian_process, {"method": "gaussian_process", "uncertainty": "ucb"}),
     (density, {"method": "density"}),

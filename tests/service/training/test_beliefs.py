@@ -23,6 +23,7 @@ STRATEGIES = {
     "ensemble_ts": {"method": "ensemble", "members": 2},
     "ensemble_ucb": {"method": "ensemble", "members": 2, "uncertainty": "ucb"},
     "gradient": {},
+    "item_posterior": {},
     "gaussian_process": {"inducing": 10},
 }
 KINDS = ["onnx", "torch", pytest.param("native", marks=pytest.mark.skipif(not LIBRARY.exists(), reason="no compiler"))]

@@ -49,6 +49,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "deep_ucb1": {},
     "count_ucb": {},
     "item_laplace": {"uncertainty": "thompson"},
+    "item_posterior": {},
     "ts_blr": {},
 }
 

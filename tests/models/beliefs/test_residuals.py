@@ -1,0 +1,59 @@
+"""The residuals against sums over the examples of each id; where the model is a constant, a posterior of them."""
+
+from collections import defaultdict
+
+import numpy as np
+import torch
+
+from models.beliefs.belief import Lesson, fresh, named
+from models.beliefs.counts import id_rows
+from models.beliefs.residuals import Residuals
+from models.learner import Learner
+from models.networks.click import Forward, tensors
+from models.policy import Policy
+from models.registry import build
+
+COUNT, BATCHES = 31, 6
+
+
+def test_sums_over_the_examples_of_each_id(network, make_request, make_training_batch):
+    belief = Residuals()
+    learner = Learner(network, learning_rate=1e-2, seed=3, beliefs=[belief])
+    rng = np.random.default_rng(0)
+    expected = defaultdict(lambda: np.zeros(2))  # row of the id -> S, I
+    (column,) = (c for table in network.spec.item.tables for c in table.columns if c.field.source == "id")
+    for seed in range(BATCHES):
+        batch, label = make_training_batch(COUNT, seed=seed), (rng.random(COUNT) < 0.4).astype(np.float32)
+        foreseen = learner.predict(batch).astype(np.float64)
+        learner.learn(batch, label)
+        for row, p, y in zip(batch.item_index[:, column.start] - column.offset, foreseen, label, strict=True):
+            expected[int(row)] += y - p, p * (1.0 - p)
+    assert COUNT < len(expected) < BATCHES * COUNT  # some ids came again
+    batch, _ = make_request(COUNT, seed=2)
+    state = {name.removeprefix("residuals."): value for name, value in learner.params.items()}
+    found = torch.stack(belief.of(network, state, tensors(batch)), dim=1)
+    wanted = [expected[int(row)] for row in batch.item_index[:, column.start] - column.offset]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_of_a_constant_model_the_posterior_is_a_beta_distribution(network, make_request):
+    """From a prior with the model's prediction as its mean and the weight of k impressions."""
+    f, n, count = network.config.initial_ctr, 7, 9
+    k = 1.0 / (0.4**2 * f * (1.0 - f))
+    batch, _ = make_request(count, seed=2)
+    assert len(id_rows(network.spec, tensors(batch)).unique()) == count
+    belief, clicks = Residuals(), np.arange(count) % 5
+    state = belief.init(network, torch.Generator()).kept
+    logit = torch.full((count, 1), float(np.log(f / (1.0 - f))))
+    for number in range(n):
+        label = torch.from_numpy((number < clicks).astype(np.float32))
+        lesson = Lesson(tensors(batch), label, None, Forward(logit, (logit,), logit))
+        belief.note(network, {}, state, lesson, np.random.default_rng())
+    params = fresh(network, [], seed=0) | named(belief, state)
+    params["mlp.out.weight"] = torch.zeros_like(params["mlp.out.weight"])
+    ucb = build("item_posterior", {"uncertainty": "ucb", "prior_sd": 0.4})
+    scores = Policy(network, params, ucb).scores(batch, {}, 1.0, np.zeros(count, np.int64))
+    a, b = k * f + clicks, k * (1.0 - f) + n - clicks
+    mean = a / (a + b)
+    np.testing.assert_allclose(scores.p_click, f, rtol=1e-6)
+    np.testing.assert_allclose(scores.score, mean + np.sqrt(mean * (1.0 - mean) / (a + b)), rtol=1e-5)
