@@ -1,7 +1,7 @@
 """Values of one column of the feature spec, all rows at once, to table rows and weights. numpy only."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain, repeat
 from typing import Any, Final
 
@@ -16,18 +16,26 @@ LARGEST_WEIGHT = 10.0
 
 Values = Sequence[Any]  # (R,) of one column, None where there is none
 
-#: R texts for each of C seeds, (C,) uint64 -> (C, R) uint64, their xxh3-64. Raises TypeError where one is no text.
-HashTexts = Callable[[Sequence[Sequence[str]], Array], Array]
+#: How texts become rows of a column. The compiled kernel reads it as it lies there.
+COLUMN = np.dtype([("seed", np.uint64), ("buckets", np.uint64), ("first", np.int32), ("slot", np.int32)])
 
 _BIG_ENDIAN = np.dtype(">u8")  # as xxhash writes a digest
 
 
-def hash_texts(texts: Sequence[Sequence[str]], seeds: Array) -> Array:
-    """See `HashTexts`."""
-    pairs = zip(texts, seeds.tolist(), strict=True)
-    digests = (map(xxh3_64_digest, map(str.encode, some), repeat(seed)) for some, seed in pairs)
-    hashes = np.frombuffer(b"".join(chain.from_iterable(digests)), _BIG_ENDIAN)
-    return hashes.reshape(len(seeds), len(texts[0])).astype(np.uint64)
+class Texts:
+    """Hashes of texts, xxh3-64. All raise TypeError where one is no text, before anything is written."""
+
+    def hashes(self, texts: Sequence[Sequence[str]], seeds: Array) -> Array:
+        """R texts for each of C seeds, (C,) uint64 -> (C, R) uint64."""
+        pairs = zip(texts, seeds.tolist(), strict=True)
+        digests = (map(xxh3_64_digest, map(str.encode, some), repeat(seed)) for some, seed in pairs)
+        hashes = np.frombuffer(b"".join(chain.from_iterable(digests)), _BIG_ENDIAN)
+        return hashes.reshape(len(seeds), len(texts[0])).astype(np.uint64)
+
+    def fill(self, texts: Sequence[Sequence[str]], columns: Array, index: Array) -> None:
+        """R texts for each of C columns, (C,) COLUMN, become table rows in their slots of index, (R, K) int32."""
+        buckets = self.hashes(texts, columns["seed"]) % columns["buckets"][:, None]
+        index[:, columns["slot"]] = (buckets.astype(np.int32) + columns["first"][:, None]).T
 
 
 class RefusedError(ValueError):
@@ -41,16 +49,13 @@ class RefusedError(ValueError):
 class Columns:
     """Columns that are filled together."""
 
-    def __init__(self, columns: Sequence[Column], hash_texts: HashTexts = hash_texts) -> None:
+    def __init__(self, columns: Sequence[Column], texts: Texts) -> None:
         self.columns: Final = columns
-        self._hash = hash_texts
+        self._texts = texts
         self._categorical = [number for number, one in enumerate(columns) if one.field.kind == "categorical"]
         self._others = [number for number, one in enumerate(columns) if one.field.kind != "categorical"]
         hashed = [columns[number] for number in self._categorical]
-        self._slots = [column.start for column in hashed]
-        self._seeds = np.array([column.seed for column in hashed], dtype=np.uint64)
-        self._buckets = np.array([[column.field.buckets] for column in hashed], dtype=np.uint64)
-        self._first = np.array([[column.offset + 1] for column in hashed], dtype=np.int32)
+        self._hashed = np.array([(one.seed, one.field.buckets, one.offset + 1, one.start) for one in hashed], COLUMN)
 
     def fill(self, values: Sequence[Values], index: Array, weight: Array) -> None:
         """Writes the slots of all columns into index and weight, both (R, K), which hold those of missing values.
@@ -70,7 +75,7 @@ class Columns:
     def first_refusal(self, values: Sequence[Values]) -> tuple[str, int, RefusedError]:
         """The first value that `fill` refuses, column by column: its field, its row, and why."""
         for column, given in zip(self.columns, values, strict=True):
-            alone, slots = Columns([column], self._hash), column.start + column.field.slots
+            alone, slots = Columns([column], self._texts), column.start + column.field.slots
             index, weight = np.zeros((1, slots), np.int32), np.zeros((1, slots), np.float32)
             for row, value in enumerate(given):
                 try:
@@ -82,15 +87,13 @@ class Columns:
     def _fill_categorical(self, values: Sequence[Values], index: Array) -> None:
         """One 1-based bucket for each value; weights stay 1."""
         try:
-            hashes, missing = self._hash(values, self._seeds), None
+            self._texts.fill(values, self._hashed, index)
         except TypeError:  # not all are texts
-            missing = np.array([[value is None for value in given] for given in values])
             texts = [["" if value is None else _text(value) for value in given] for given in values]
-            hashes = self._hash(texts, self._seeds)
-        rows = (hashes % self._buckets).astype(np.int32) + self._first
-        if missing is not None:
-            np.copyto(rows, self._first - 1, where=missing)  # a field's own row 0
-        index[:, self._slots] = rows.T
+            self._texts.fill(texts, self._hashed, index)
+            for column, given in zip(self._hashed, values, strict=True):
+                missing = [row for row, value in enumerate(given) if value is None]
+                index[missing, column["slot"]] = column["first"] - 1  # a field's own row 0
 
     def _fill_multi_hot(self, column: Column, values: Values, index: Array, weight: Array) -> None:
         """A bucket for each value of a bag, of equal weights."""
@@ -103,7 +106,7 @@ class Columns:
         if size.max() > field.max_values:
             raise RefusedError("feature_too_many_values", f"{size.max()} values, at most {field.max_values} allowed")
         texts = list(map(_text, chain.from_iterable(bags)))
-        (hashes,) = self._hash([texts], np.array([column.seed], dtype=np.uint64))
+        (hashes,) = self._texts.hashes([texts], np.array([column.seed], dtype=np.uint64))
         slots = slice(column.start, column.start + field.slots)
         taken = np.arange(field.slots) < size[:, None]  # (R, slots)
         index[:, slots][taken] = (hashes % np.uint64(field.buckets)).astype(np.int32) + (column.offset + 1)

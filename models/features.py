@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from msgspec.structs import astuple
 
-from models.columns import Columns, HashTexts, RefusedError, hash_texts
+from models.columns import Columns, RefusedError, Texts
 from models.spec import Column, FeatureSpec, Layout, Side
 from models.types import Array, Batch
 
@@ -20,6 +20,7 @@ Features = Mapping[str, Any]  # field -> value
 Row = msgspec.Struct  # the same as one of `Encoder.rows`
 
 _NO_SEED = np.zeros(1, dtype=np.uint64)
+_TEXTS = Texts()
 
 
 class FeatureError(ValueError):
@@ -38,7 +39,7 @@ class FeatureError(ValueError):
 
 def item_hashes(ids: Sequence[str]) -> Array:
     """(B,) uint64: the identity of items in noise, ties and impression counts."""
-    hashes: Array = hash_texts([ids], _NO_SEED)[0]
+    hashes: Array = _TEXTS.hashes([ids], _NO_SEED)[0]
     return hashes
 
 
@@ -57,20 +58,20 @@ class Encoder:
     """Encodes what its spec describes. Immutable, and made once a spec: the columns are prepared here.
 
     Args:
-        hash_texts: one that takes less time than the default and gives the same.
+        texts: a way with texts that takes less time than the default and gives the same.
 
     Attributes:
         spec: the fields.
         rows: the structs that it takes in place of dictionaries.
     """
 
-    def __init__(self, spec: FeatureSpec, hash_texts: HashTexts = hash_texts) -> None:
+    def __init__(self, spec: FeatureSpec, texts: Texts = _TEXTS) -> None:
         self.spec: Final = spec
-        self._hash = hash_texts
-        self._user = _Side(spec.context, "user", lambda _: "user.features", hash_texts)
-        self._context = _Side(spec.context, "context", lambda _: "context.features", hash_texts)
-        self._item = _Side(spec.item, "item", lambda place: f"candidates[{place}].features", hash_texts)
-        self._both = Columns([*self._user.columns, *self._context.columns], hash_texts)
+        self._texts = texts
+        self._user = _Side(spec.context, "user", lambda _: "user.features", texts)
+        self._context = _Side(spec.context, "context", lambda _: "context.features", texts)
+        self._item = _Side(spec.item, "item", lambda place: f"candidates[{place}].features", texts)
+        self._both = Columns([*self._user.columns, *self._context.columns], texts)
         self.rows: Final = Rows(self._user.row, self._context.row, self._item.row)
         self._missing_context, self._missing_item = _missing(spec.context), _missing(spec.item)
 
@@ -82,7 +83,7 @@ class Encoder:
         Raises:
             FeatureError: an unknown feature, or a value that does not fit its field.
         """
-        index, weight = (row.copy() for row in self._missing_context)
+        index, weight = self._missing_context[0].copy(), self._missing_context[1].copy()
         self._user.fill_ids([user_id], index, weight)
         try:
             values = astuple(user) + astuple(context)  # type: ignore[arg-type]  # or else:
@@ -94,14 +95,14 @@ class Encoder:
 
     def items(self, ids: Sequence[str], features: Sequence[Features | Row | None]) -> tuple[Array, Array]:
         """B candidates -> ((B, Ki) int32 rows, (B, Ki) float32 weights). Raises FeatureError like `context`."""
-        index, weight = (row.repeat(len(ids), axis=0) for row in self._missing_item)
+        index, weight = self._missing_item[0].repeat(len(ids), axis=0), self._missing_item[1].repeat(len(ids), axis=0)
         self._item.fill_ids(ids, index, weight)
         self._item.fill_features(features, index, weight)
         return index, weight
 
     def item_hashes(self, ids: Sequence[str]) -> Array:
         """As the function of that name."""
-        hashes: Array = self._hash([ids], _NO_SEED)[0]
+        hashes: Array = self._texts.hashes([ids], _NO_SEED)[0]
         return hashes
 
     def batch(
@@ -140,11 +141,11 @@ class _Side:
         columns: of its features, in the order of `row`.
     """
 
-    def __init__(self, layout: Layout, side: Side, path: Callable[[int], str], hash_texts: HashTexts) -> None:
+    def __init__(self, layout: Layout, side: Side, path: Callable[[int], str], texts: Texts) -> None:
         columns = [column for column in _columns(layout) if column.field.side == side]
         self.columns = [column for column in columns if column.field.source == "features"]
-        self._ids = Columns([column for column in columns if column.field.source == "id"], hash_texts)
-        self._features = Columns(self.columns, hash_texts)
+        self._ids = Columns([column for column in columns if column.field.source == "id"], texts)
+        self._features = Columns(self.columns, texts)
         self._path = path
         self._blank = {column.field.name: None for column in self.columns}
         slots = {f"feature_{number}": name for number, name in enumerate(self._blank)}  # a name may be no identifier

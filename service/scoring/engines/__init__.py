@@ -85,15 +85,15 @@ class Engine(Protocol):
 
 
 def encoder(kind: Kind, spec: FeatureSpec) -> Encoder:
-    """The encoder that goes with an engine: with the native one its hashes are compiled, too.
+    """The encoder that goes with an engine: with the native one its way with texts is compiled, too.
 
     Raises OSError: they were not.
     """
     if kind != "native":
         return Encoder(spec)
-    from service.scoring.engines.texts import HashTexts
+    from service.scoring.engines.texts import CompiledTexts
 
-    return Encoder(spec, HashTexts())
+    return Encoder(spec, CompiledTexts())
 
 
 def load(

@@ -1,4 +1,4 @@
-"""Hashes of texts by the compiled kernel: all of a request's features in one call."""
+"""Texts and the compiled kernel: all of a request's features in one call."""
 
 from collections.abc import Sequence
 from ctypes import c_char_p, c_size_t, c_void_p
@@ -6,23 +6,33 @@ from itertools import chain
 
 import numpy as np
 
-from models import columns
+from models.columns import Texts
 from models.types import Array
 from service.scoring.engines.kernel import library
 from service.scoring.engines.packing import address
 
 
-class HashTexts:
-    """See `models.columns.HashTexts`. Raises OSError: see `library`."""
+class CompiledTexts(Texts):
+    """See `models.columns.Texts`. Raises OSError: see `library`."""
 
     def __init__(self) -> None:
-        self._hashes = library()["age_hashes"]  # one of our own: its types are set here
+        # Functions of one of our own: their types are set here.
+        self._hashes, self._fill = library()["age_hashes"], library()["age_fill"]
         self._hashes.argtypes = [c_char_p, c_size_t, c_size_t, c_size_t, c_void_p, c_void_p]
+        self._fill.argtypes = [c_char_p, c_size_t, c_void_p, c_size_t, c_size_t, c_size_t, c_void_p]
 
-    def __call__(self, texts: Sequence[Sequence[str]], seeds: Array) -> Array:
-        each = len(texts[0])
-        joined = "\0".join(chain.from_iterable(texts)).encode()
+    def hashes(self, texts: Sequence[Sequence[str]], seeds: Array) -> Array:
+        each, joined, seeds = len(texts[0]), _joined(texts), np.ascontiguousarray(seeds)
         hashes = np.empty((len(seeds), each), dtype=np.uint64)
         if self._hashes(joined, len(joined), hashes.size, each, address(seeds), address(hashes)):
             return hashes
-        return columns.hash_texts(texts, seeds)  # a text too long for it, or with a NUL in it
+        return super().hashes(texts, seeds)  # a text too long for it, or with a NUL in it
+
+    def fill(self, texts: Sequence[Sequence[str]], columns: Array, index: Array) -> None:
+        each, joined, stride = len(texts[0]), _joined(texts), index.shape[1]
+        if not self._fill(joined, len(joined), address(columns), len(columns), each, stride, address(index)):
+            super().fill(texts, columns, index)
+
+
+def _joined(texts: Sequence[Sequence[str]]) -> bytes:
+    return "\0".join(chain.from_iterable(texts)).encode()

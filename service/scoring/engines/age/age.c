@@ -187,20 +187,50 @@ int age_scores(int path, const Network *network, const Method *method, const Req
     return scores_portable(network, method, request);
 }
 
-/* Hashes of `count` texts that stand in `texts`, a NUL between any two; text i has the seed seeds[i / each].
- *
- * Returns 1; or 0 where one has a NUL in it, or is longer than hash.h knows. */
+/* Texts with a NUL between any two. */
+typedef struct {
+    const uint8_t *next, *end;
+} Texts;
+
+/* Hashes the next text. Returns 1; or 0 where one has a NUL in it, or is longer than hash.h knows. */
+static inline int next_hash(Texts *texts, int last, uint64_t seed, uint64_t *hashed)
+{
+    const uint8_t *stop = memchr(texts->next, 0, texts->end - texts->next);
+    if ((stop == NULL) != last) return 0;
+    if (!stop) stop = texts->end;
+    if (stop - texts->next > LONGEST_TEXT) return 0;
+    *hashed = hash(texts->next, stop - texts->next, seed);
+    texts->next = stop + 1;
+    return 1;
+}
+
+/* Hashes of `count` texts; text i has the seed seeds[i / each]. Returns what `next_hash` does. */
 int age_hashes(const uint8_t *texts, size_t size, size_t count, size_t each, const uint64_t *seeds, uint64_t *hashes)
 {
-    const uint8_t *end = texts + size;
-    for (size_t i = 0; i < count; i++) {
-        const uint8_t *stop = memchr(texts, 0, end - texts);
-        if ((stop == NULL) != (i + 1 == count)) return 0;
-        if (!stop) stop = end;
-        if (stop - texts > LONGEST_TEXT) return 0;
-        hashes[i] = hash(texts, stop - texts, seeds[i / each]);
-        texts = stop + 1;
-    }
+    Texts left = {texts, texts + size};
+    for (size_t i = 0; i < count; i++)
+        if (!next_hash(&left, i + 1 == count, seeds[i / each], hashes + i)) return 0;
+    return 1;
+}
+
+/* models.columns.COLUMN */
+typedef struct {
+    uint64_t seed, buckets;
+    int32_t first, slot;
+} Column;
+
+/* Table rows of `rows` texts of each column, into its slot of index (rows, stride). Returns what `next_hash` does. */
+int age_fill(const uint8_t *texts, size_t size, const Column *columns, size_t count, size_t rows, size_t stride,
+             int32_t *index)
+{
+    Texts left = {texts, texts + size};
+    for (const Column *column = columns; column < columns + count; column++)
+        for (size_t row = 0; row < rows; row++) {
+            const int last = column + 1 == columns + count && row + 1 == rows;
+            uint64_t hashed;
+            if (!next_hash(&left, last, column->seed, &hashed)) return 0;
+            index[row * stride + column->slot] = column->first + (int32_t)(hashed % column->buckets);
+        }
     return 1;
 }
 
