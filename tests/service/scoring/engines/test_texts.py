@@ -53,7 +53,7 @@ def test_no_texts(compiled: CompiledTexts) -> None:
 
 
 def test_rows_of_all_columns_at_once(compiled: CompiledTexts) -> None:
-    """In slots out of order, among others that stay as they are; with a text too long for the kernel, or a NUL in one."""
+    """In slots out of order; other slots stay. Also with a text too long for the kernel, and with a NUL in one."""
     columns = np.array([(5, 97, 1, 3), (2**63, 2**31 - 1, 0, 0)], dtype=COLUMN)
     for texts in ([["a", "b"], ["", "c"]], [["a", "b"], ["\0", "c"]], [["a", "b" * 300], ["", "c"]]):
         ours, right = np.full((2, 5), -1, dtype=np.int32), np.full((2, 5), -1, dtype=np.int32)
