@@ -1,9 +1,12 @@
-"""Residuals: what the click model did not foresee of each item, by its row in the table of its ids.
+"""Residuals: what the click model did not foresee of each item.
 
     S = sum of y - p,  I = sum of p (1 - p)
 
 over the item's examples, p what the click model said of each before it learned it. They are the slope and the curvature
 at 0 of the log likelihood of a number that the model's log odds lack.
+
+Items are told apart by their ids, of which those of one hash bucket count as one. Where the features hold no id, what
+the model itself can tell apart by the rows that it reads are the items, by a hash of these rows.
 """
 
 from dataclasses import dataclass
@@ -15,7 +18,10 @@ from torch import Tensor
 from models.beliefs.belief import Belief, Lesson, State
 from models.beliefs.counts import id_column, id_rows
 from models.networks.click import ClickNetwork, Params
+from models.spec import FeatureSpec
 from models.types import Batch
+
+_PRIME, _BASE = 65_537, 40_503  # of the hash of items without an id: sum of row times base^slot, by remainder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,17 +31,30 @@ class Residuals(Belief):
     name: str = "residuals"
 
     def init(self, network: ClickNetwork, generator: torch.Generator) -> State:
-        rows = id_column(network.spec).field.rows
+        rows = id_column(network.spec).field.rows if _has_id(network.spec) else _PRIME
         return State(kept={name: torch.zeros(rows) for name in ("residual", "information")})
 
     def note(
         self, network: ClickNetwork, click: Params, state: Params, lesson: Lesson, generator: np.random.Generator
     ) -> None:
-        rows, p = id_rows(network.spec, lesson.batch), torch.sigmoid(lesson.at.logit.squeeze(1))
+        rows, p = _rows(network.spec, lesson.batch), torch.sigmoid(lesson.at.logit.squeeze(1))
         state["residual"].index_add_(0, rows, lesson.label - p)
         state["information"].index_add_(0, rows, p * (1.0 - p))
 
     def of(self, network: ClickNetwork, state: Params, batch: Batch[Tensor]) -> tuple[Tensor, Tensor]:
         """S and I of the candidates, (B,) each."""
-        rows = id_rows(network.spec, batch)
+        rows = _rows(network.spec, batch)
         return state["residual"][rows], state["information"][rows]
+
+
+def _has_id(spec: FeatureSpec) -> bool:
+    return any(one.side == "item" and one.source == "id" for one in spec.fields)
+
+
+def _rows(spec: FeatureSpec, batch: Batch[Tensor]) -> Tensor:
+    """Each candidate's row of the state, (B,) int64."""
+    if _has_id(spec):
+        return id_rows(spec, batch)
+    index = batch.item_index.long()
+    factors = torch.tensor([pow(_BASE, slot, _PRIME) for slot in range(1, index.shape[1] + 1)], device=index.device)
+    return (index * factors).sum(1) % _PRIME

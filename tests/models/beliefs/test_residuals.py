@@ -8,10 +8,12 @@ import torch
 from models.beliefs.belief import Lesson, fresh, named
 from models.beliefs.counts import id_rows
 from models.beliefs.residuals import Residuals
+from models.features import Encoder
 from models.learner import Learner
-from models.networks.click import Forward, tensors
+from models.networks.click import ClickNetwork, Forward, NetworkConfig, tensors
 from models.policy import Policy
 from models.registry import build
+from models.spec import FeatureSpec
 
 COUNT, BATCHES = 31, 6
 
@@ -57,3 +59,23 @@ def test_of_a_constant_model_the_posterior_is_a_beta_distribution(network, make_
     mean = a / (a + b)
     np.testing.assert_allclose(scores.p_click, f, rtol=1e-6)
     np.testing.assert_allclose(scores.score, mean + np.sqrt(mean * (1.0 - mean) / (a + b)), rtol=1e-5)
+
+
+def test_items_without_an_id_are_told_apart_by_their_rows():
+    """All 6 x 5 pairs of two fields, of which two examples each are learned."""
+    fields = [f'[[fields]]\nname = "{one}"\nside = "item"\nkind = "categorical"\nbuckets = 9' for one in ("a", "b")]
+    network = ClickNetwork(FeatureSpec.from_toml("\n".join(fields)), NetworkConfig(hidden=(4,), initial_ctr=0.2))
+    pairs = [{"a": a, "b": b} for a in range(6) for b in range(5)]
+    batch = tensors(Encoder(network.spec).batch([""] * len(pairs), pairs))
+    distinct = batch.item_index.unique(dim=0, return_inverse=True)[1]  # buckets may hold two values
+    belief = Residuals()
+    state = belief.init(network, torch.Generator()).kept
+    logit, label = torch.linspace(-2.0, 0.0, len(pairs))[:, None], torch.arange(len(pairs)) % 2.0
+    for _ in range(2):
+        lesson = Lesson(batch, label, None, Forward(logit, (logit,), logit))
+        belief.note(network, {}, state, lesson, np.random.default_rng())
+    p = torch.sigmoid(logit[:, 0].double())
+    found = belief.of(network, state, batch)
+    for sums, each in zip(found, (label - p, p * (1.0 - p)), strict=True):
+        wanted = torch.zeros(len(pairs), dtype=torch.float64).index_add_(0, distinct, 2.0 * each)[distinct]
+        np.testing.assert_allclose(sums, wanted, rtol=1e-5)
