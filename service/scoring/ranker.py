@@ -1,6 +1,5 @@
 """POST /v1/rank without HTTP: the bytes of a request become the bytes of its answer, and a served record."""
 
-import asyncio
 import time
 import uuid
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from service.scoring.outbox import Outbox
 from service.scoring.ranking import Check, Loaded, Ranking, Rows, Terms, encode_rows, rank
 from service.scoring.schemas import RankRequest, WarningCode
 from service.scoring.tally import Stages, Tally
+from service.scoring.turns import Turns
 from service.telemetry import ScorerMetrics
 
 
@@ -59,7 +59,7 @@ class Ranker:
         self.lane = lane
         self._traffic, self._max_candidates = traffic, max_candidates
         self._outbox, self._tally = outbox, Tally(lane, metrics)
-        self._turn = asyncio.Lock()  # held by the request that is being ranked
+        self._turns = Turns()
 
     def ready(self) -> Loaded:
         """Raises Unavailable not_ready, saying why."""
@@ -76,17 +76,13 @@ class Ranker:
         Raises:
             ServiceError: not_ready, and all that a request can have wrong.
         """
-        async with self._turn:
-            # Ranking is computing, and one thread does it best. Between two rankings the loop looks at the network, so
-            # that who arrives meanwhile is admitted or refused, and health is answered.
-            await asyncio.sleep(0)
+        async with self._turns:
             check()
             work = self._begin(body)
             if not work.loaded.engine.batches:
                 return self._finish(work, await rank(*work.asked, check=check))
         ranking = await rank(*work.asked, check=check)  # others take their turns meanwhile, and meet us in the engine
-        async with self._turn:
-            await asyncio.sleep(0)
+        async with self._turns:
             return self._finish(work, ranking)
 
     def _begin(self, body: bytes) -> _Work:
