@@ -192,7 +192,10 @@ class RowwiseAdagrad:
         """v of these rows, now."""
         v, last = self._sum[name].index_select(0, rows), self._last[name].index_select(0, rows)
         self._last[name].index_fill_(0, rows, self._steps)
-        return v if self._half_life is None else v.mul_(torch.exp2((last - self._steps) / self._half_life))
+        if self._half_life is None:
+            return v
+        # Not by torch.exp2, whose last bit depends on where among the others a row stands: ranks move some of them.
+        return v.mul_(torch.from_numpy(np.exp2(((last - self._steps) / self._half_life).numpy())))
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

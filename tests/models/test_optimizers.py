@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from models.optimizers import OPTIMIZERS, Adam, Optimizer, RowwiseAdagrad, SparseAdam
+from models.rows import sparse
 
 RATE = 0.05
 TABLE, OTHER = "embedding.item_3", "mlp.0.bias"
@@ -152,6 +153,27 @@ def test_a_restored_one_goes_on_with_the_same_bits(name: str) -> None:
         assert torch.equal(value, again[key])
     assert one.state().keys() == three.state().keys()
     assert all(np.array_equal(value, three.state()[key]) for key, value in one.state().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in OPTIMIZERS), ("rowwise_adagrad", {"half_life": 11.0})]
+)
+def test_a_row_moves_alike_whoever_else_moves(name: str, options: dict[str, float]) -> None:
+    """To the bit, as ranks that divide a table need it; of so many rows, kernels take most several at a time."""
+    whole = torch.randn(208, 3, generator=torch.Generator().manual_seed(0))
+    parts = [whole[:64].clone(), whole[64:].clone()]
+    movers = [OPTIMIZERS[name]({TABLE: table}, learning_rate=RATE, **options) for table in (whole, *parts)]
+    for step in range(40):
+        generator = torch.Generator().manual_seed(step)
+        rows = torch.randint(208, (150,), generator=generator).sort().values
+        g = torch.randn(150, 3, generator=generator)
+        first = int((rows < 64).sum())
+        whole.grad = sparse(rows, g, whole)
+        parts[0].grad = sparse(rows[:first], g[:first], parts[0])
+        parts[1].grad = sparse(rows[first:] - 64, g[first:], parts[1])
+        for mover in movers:
+            mover.step()
+        assert torch.equal(whole, torch.cat(parts))
 
 
 @pytest.mark.parametrize(("name", "other"), list(permutations(OPTIMIZERS, 2)))
