@@ -31,7 +31,7 @@ class Lane:
         (folder / "features.toml").write_text(SPEC, encoding="utf-8")
         self.store = LocalStore(folder / "data" / "checkpoints" / LANE)
         self.watch = Watch(self.store, client, NAMES)
-        self.client, self._folder, self._ranks = client, folder, ranks
+        self.client, self.ranks, self._folder = client, ranks, folder
         self._settings: dict[str, object] = {
             "data_dir": str(folder / "data"),
             "features": str(folder / "features.toml"),
@@ -60,12 +60,22 @@ class Lane:
         return bool(self.watch.newest())
 
     def begin(self) -> Life:
-        return Life(self._folder, self._settings, self._ranks)
+        return Life(self._folder, self._settings, self.ranks)
 
     def finish(self) -> dict[str, int]:
         """One that nobody kills reads the log to its end, and publishes once. Returns what became of the events."""
-        port = free_port(0)
-        life = Life(self._folder, self._settings | {"trainer_port": port, "publish_interval_s": NEVER_S}, self._ranks)
-        join = read_all(life, range(port, port + self._ranks), NAMES.inputs)
+        ports = _free_ports(self.ranks)
+        settings = self._settings | {"trainer_port": ports[0], "publish_interval_s": NEVER_S}
+        life = Life(self._folder, settings, self.ranks)
+        join = read_all(life, ports, NAMES.inputs)
         life.stop()
         return join
+
+
+def _free_ports(count: int) -> range:
+    """One after the other, as ranks take them."""
+    while True:
+        first = free_port(0)
+        ports = range(first, first + count)
+        if all(free_port(port) == port for port in ports):
+            return ports

@@ -88,7 +88,8 @@ def trainer(
     that it went on from), `learning`, `saving` (a version not yet renamed), `announcing` (renamed, and nobody told).
 
     With `--ranks 2` two processes train together; one of them is killed, and the other a moment later. The one that
-    nobody disturbs is a single process with `gradient_parts` 2.
+    nobody disturbs is a single process with `gradient_parts` 2. The log then grows between lives alone: ranks go by the
+    server's clock, and these entries bring older times of their own.
 
     A trainer here is a fork of a process that has imported torch, which saves three seconds a start and nothing else:
     it is a process of its own, with its own lock and connections, and SIGKILL leaves it as dead as any.
@@ -164,17 +165,20 @@ class _Killed(NamedTuple):
 
 
 def _killed(lane: Lane, entries: Sequence[Entry], kills: int, draw: random.Random, advance: Advance) -> _Killed:
-    """The log is written meanwhile: a part before each life and one while it lasts, the rest after all of them."""
+    """The log is written on: a part before each life and one while it lasts, the rest after all of them."""
     size = len(entries) // (2 * kills + 1)
     parts = iter([entries[start : start + size] for start in range(0, 2 * kills * size, size)])
     phases: Counter[str] = Counter()
     unusable = resumed = 0
     for _ in range(kills):
-        _append(lane.client, next(parts))
+        before, meanwhile = next(parts), next(parts)
+        if lane.ranks > 1:  # they cannot know that entries will come under older ids than the clock has
+            before, meanwhile = [*before, *meanwhile], []
+        _append(lane.client, before)
         resumed += lane.has_learned()
         born = lane.watch.look()
         life = lane.begin()
-        left = _strike(life, draw.choice(MOMENTS), lane, born, next(parts), draw)
+        left = _strike(life, draw.choice(MOMENTS), lane, born, meanwhile, draw)
         died = lane.watch.look()
         _append(lane.client, left)
         phases[phase(born, died)] += 1
