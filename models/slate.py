@@ -13,7 +13,7 @@ def tie_break(item_hash: Array, seed: int | Array) -> Array:
 
 def order_by(value: Array, item_hash: Array, seed: int) -> Array:
     """(B,) candidates by descending value, ties by `tie_break`."""
-    order = np.argsort(-value)
+    order = (-value).argsort()
     ordered = value.take(order)
     if (ordered[1:] == ordered[:-1]).any():  # only then is the tie break worth its hashes
         return np.lexsort((tie_break(item_hash, seed), -value))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from ctypes import c_char_p, c_size_t, c_void_p
-from itertools import chain
 
 import numpy as np
 
@@ -35,4 +34,4 @@ class CompiledTexts(Texts):
 
 
 def _joined(texts: Sequence[Sequence[str]]) -> bytes:
-    return "\0".join(chain.from_iterable(texts)).encode()
+    return "\0".join(map("\0".join, texts)).encode()
