@@ -91,7 +91,7 @@ class Learner:
         """One step on B examples.
 
         Args:
-            batch: with C rows of context.
+            batch: with C rows of context, each of which some example has.
             label: (B,) in {0, 1}.
             context_row: (B,) int64, each example's row of context; None where C = B.
 
