@@ -82,7 +82,7 @@ SPACES: dict[str, Space] = {
     "online_guideboot": {"alpha": Range(0.1, 10.0), "guidance": Choice(("item", "fields")), "scope": _SCOPES},
     "giro": {"pseudo": Range(0.03, 3.0)},
     "item_laplace": {"uncertainty": _BOTH, "prior_sd": Range(0.1, 2.0)},
-    "item_posterior": {"uncertainty": _BOTH, "prior_sd": Range(0.1, 2.0)},
+    "item_posterior": {"uncertainty": _BOTH, "prior_sd": Range(0.1, 2.0), "z": Range(0.1, 2.0)},
     "deep_ts_beta": {"reshaping": Range(0.1, 10.0)},
 }
 #: Methods whose strength is an option of their own, or that have none.

@@ -31,11 +31,12 @@ from models.types import Inputs, NoiseInput, Scores
 
 @dataclass(frozen=True, kw_only=True)
 class ItemPosterior:
-    """score = m + z sqrt(w m (1 - m)).
+    """score = m + z e sqrt(w m (1 - m)).
 
     Args:
-        uncertainty: z is a normal number of the candidate and request ("thompson"), or 1 ("ucb").
+        uncertainty: e is a normal number of the candidate and request ("thompson"), or 1 ("ucb").
         prior_sd: of what the model cannot know about a new item, in log odds. Ours.
+        z: standard deviations; below 1, as in [2], section 4, it explores less than the posterior has it.
     """
 
     initial_lambda: ClassVar[float] = 1.0
@@ -43,10 +44,13 @@ class ItemPosterior:
 
     uncertainty: Literal["thompson", "ucb"] = "thompson"
     prior_sd: float = 1.0
+    z: float = 0.5
 
     def __post_init__(self) -> None:
         if not self.prior_sd > 0.0:
             raise ValueError(f"prior_sd must be above 0, got {self.prior_sd}")
+        if not self.z >= 0.0:
+            raise ValueError(f"z must not be negative, got {self.z}")
 
     def noise(self, network: ClickNetwork) -> tuple[NoiseInput, ...]:
         return (bonus.normal_input(),) if self.uncertainty == "thompson" else ()
@@ -57,5 +61,5 @@ class ItemPosterior:
         residual, information = self.beliefs[0].of(network, below(self.beliefs[0], params), inputs.batch)
         weight = p * (1.0 - p) / (1.0 / self.prior_sd**2 + information)
         mean = torch.clamp(p + weight * residual, 0.0, 1.0)  # far from 0, first order is too long a step
-        z = bonus.normal(inputs.noise["normal"]).squeeze(1) if self.uncertainty == "thompson" else 1.0
-        return bonus.add(p, mean + z * torch.sqrt(weight * mean * (1.0 - mean)) - p, inputs)
+        e = bonus.normal(inputs.noise["normal"]).squeeze(1) if self.uncertainty == "thompson" else 1.0
+        return bonus.add(p, mean + self.z * e * torch.sqrt(weight * mean * (1.0 - mean)) - p, inputs)

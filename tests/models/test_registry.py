@@ -62,6 +62,7 @@ def test_only_methods_that_mix_in_uniform_orders_have_a_uniform_share():
         ({"method": "count_ucb", "prior": 0.0}, "prior"),
         ({"method": "item_laplace", "prior_sd": 0.0}, "prior_sd"),
         ({"method": "item_posterior", "prior_sd": 0.0}, "prior_sd"),
+        ({"method": "item_posterior", "z": -1.0}, "z must"),
         ({"method": "gaussian_process", "inducing": 0}, "inducing"),
         ({"method": "density", "components": 0}, "components"),
         ({"method": "ts_blr", "precision": 0.0}, "precision"),

@@ -53,7 +53,7 @@ def test_of_a_constant_model_the_posterior_is_a_beta_distribution(network, make_
         belief.note(network, {}, state, lesson, np.random.default_rng())
     params = fresh(network, [], seed=0) | named(belief, state)
     params["mlp.out.weight"] = torch.zeros_like(params["mlp.out.weight"])
-    ucb = build("item_posterior", {"uncertainty": "ucb", "prior_sd": 0.4})
+    ucb = build("item_posterior", {"uncertainty": "ucb", "prior_sd": 0.4, "z": 1.0})
     scores = Policy(network, params, ucb).scores(batch, {}, 1.0, np.zeros(count, np.int64))
     a, b = k * f + clicks, k * (1.0 - f) + n - clicks
     mean = a / (a + b)

@@ -140,8 +140,8 @@ def item_posterior(case):
     one, rows, state = case.exploration, case.item_rows(), case.state("residuals")
     weight = case.p * (1.0 - case.p) / (1.0 / one.prior_sd**2 + state["information"][rows])
     mean = case.p + weight * state["residual"][rows]
-    z = case.normal[:, 0] if one.uncertainty == "thompson" else 1.0
-    return mean + z * torch.sqrt(weight * mean * (1.0 - mean)) - case.p
+    e = case.normal[:, 0] if one.uncertainty == "thompson" else 1.0
+    return mean + one.z * e * torch.sqrt(weight * mean * (1.0 - mean)) - case.p
 
 
 def gaussian_process(case):
@@ -189,7 +189,7 @@ CASES = [
     (item_laplace, {"method": "item_laplace"}),
     (item_laplace, {"method": "item_laplace", "uncertainty": "thompson", "prior_sd": 2.0}),
     (item_posterior, {"method": "item_posterior"}),
-    (item_posterior, {"method": "item_posterior", "uncertainty": "ucb", "prior_sd": 0.3}),
+    (item_posterior, {"method": "item_posterior", "uncertainty": "ucb", "prior_sd": 0.3, "z": 2.0}),
     (gaussian_process, {"method": "gaussian_process"}),
     (gaussian_process, {"method": "gaussian_process", "uncertainty": "ucb"}),
     (density, {"method": "density"}),
