@@ -70,5 +70,6 @@ EPSILON: dict[str, Any] = {"method": "epsilon_greedy", "epsilon": 0.05}
 BARE_EPSILON = Row(label="epsilon-greedy", options=EPSILON)
 GREEDY = Row(label="greedy", options={"method": "greedy"}, paper=39149.0, again=19346.0)
 ITEM_LAPLACE = Row(label="item-Laplace (ours)", options={"method": "item_laplace"})
+ITEM_POSTERIOR = Row(label="item-posterior (ours)", options={"method": "item_posterior"})
 AGE_TS = Row(label="AGE-TS", options=age(), paper=50111.0, again=24875.0)
 AGE_UCB = Row(label="AGE-UCB", options=age_ucb(), paper=47874.0, again=23042.0)

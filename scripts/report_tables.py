@@ -18,6 +18,7 @@ from scripts.report_rows import (
     EPSILON,
     GREEDY,
     ITEM_LAPLACE,
+    ITEM_POSTERIOR,
     Row,
     Table,
     age,
@@ -53,6 +54,7 @@ TABLE_1 = Table(
         Row(label="PlugTS [5]", options={"method": "plug_ts", "lambda": 100.0}, paper=52381.8),
         Row(label="PlugTS-P [5]", options={"method": "plug_ts", "covariance": "none", "lambda": 3.0}, paper=53897.8),
         ITEM_LAPLACE,
+        ITEM_POSTERIOR,
     ),
 )
 
@@ -178,6 +180,7 @@ EVERYWHERE = Table(
         BARE_EPSILON,
         Row(label="AGE-TS", options=age()),
         ITEM_LAPLACE,
+        ITEM_POSTERIOR,
     ),
 )
 
