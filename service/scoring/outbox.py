@@ -16,7 +16,7 @@ from service.telemetry import ScorerMetrics
 
 #: Of one round trip. To send so much takes a millisecond, for which rankings wait; half of it goes for a single record.
 BATCH, BATCH_BYTES = 64, 512 * 1024  # records; the last of them may go beyond the bytes
-LINGER_S = 0.1  # records gather so long, so that under load one round trip carries many
+LINGER_S = 0.05  # records gather so long, so that under load one round trip carries many
 IDLE_S = 1.0  # with nothing to write, Redis is asked so often whether it is there
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
