@@ -61,7 +61,7 @@ class Division:
         self.read: Sequence[Places] = []
         self._traffic = _Traffic([], [])
         # What others may have as it was. Where rows move that nobody reads, it may be any.
-        self._moved = None if moves_unread else Touched(params)
+        self._moved = None if moves_unread else Touched(self._tables)
 
     def share(self, name: str) -> slice:
         """Our rows of a table."""

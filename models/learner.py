@@ -80,7 +80,7 @@ class Learner:
         moved = self._division.owned if self._division else self._click
         self._optimizer = OPTIMIZERS[optimizer](moved, learning_rate=learning_rate, **options)
         self._elsewhere: dict[str, Array] | None = {}  # of the optimisers of peers; None where they have gone on
-        self._touched = None if unread else Touched(self._click)
+        self._touched = None if unread else Touched(self._by_row())
 
     def predict(self, batch: Batch) -> Array:
         """Click probabilities (B,) float32, without dropout."""
@@ -121,7 +121,8 @@ class Learner:
         return {name: value.numpy() for name, value in prepare(self.network, self._beliefs, params).items()}
 
     def touched(self) -> dict[str, Array] | None:
-        """The rows of each embedding table that moved since `settle`: table -> (N,) int32, ascending.
+        """The rows of each embedding table, and of what beliefs keep by row, that moved since `settle`: name -> (N,)
+        int32, ascending.
 
         None where the optimiser moves them all.
         """
@@ -223,8 +224,17 @@ class Learner:
             a = self.network.first(click, *self.network.embed(click, rows.batch), rows.context_row)
             at = self.network.forward(click, a)
         lesson = Lesson(rows.batch, rows.label, rows.context_row, at)
-        for one in self._memories:
+        for belief, one in zip(self._beliefs, self._memories, strict=True):
             one.learn(click, lesson, self.step)
+            if self._touched and belief.keeps_rows:
+                self._touched.mark([dict.fromkeys(one.params, belief.rows(self.network.spec, rows.batch))])
+
+    def _by_row(self) -> Params:
+        """The parameters of which a step moves some rows."""
+        tables = {name: value.detach() for name, value in self._click.items() if is_table(name)}
+        for belief, one in zip(self._beliefs, self._memories, strict=True):
+            tables |= one.params if belief.keeps_rows else {}
+        return tables
 
     def _backward(self, ours: Rows, masks: Tensor, rows: int) -> Tensor:
         """The gradient of the mean loss over so many rows, as far as ours go. Returns what is predicted for these."""

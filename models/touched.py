@@ -1,4 +1,4 @@
-"""Touched: which rows of the embedding tables moved since the last version."""
+"""Touched: which rows of large arrays moved since the last version."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,21 +6,18 @@ import torch
 from torch import Tensor
 
 from models.networks.click import Params
-from models.networks.embedding import TABLE
 from models.types import Array
 
 
 class Touched:
-    """A mark for each row that an optimiser with `moves_unread` false has moved: a byte for each row of a table.
+    """A mark for each row that was moved: a byte for each row of a table.
 
     Args:
-        params: whose tables.
+        tables: embedding tables, and what beliefs keep by row.
     """
 
-    def __init__(self, params: Params) -> None:
-        self._marks = {
-            name: torch.zeros(len(value), dtype=torch.bool) for name, value in params.items() if name.startswith(TABLE)
-        }
+    def __init__(self, tables: Params) -> None:
+        self._marks = {name: torch.zeros(len(value), dtype=torch.bool) for name, value in tables.items()}
 
     def mark(self, read: Iterable[Mapping[str, Tensor]]) -> None:
         """Of each table these rows (N,) move in this step."""

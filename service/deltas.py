@@ -1,7 +1,8 @@
 """Deltas: what changed from one version's weights to the next one's. numpy only, no I/O.
 
-    rows/<table>                    (N,) int32, ascending: rows of an embedding table that may have changed
-    values/<table>                  (N, width): what stands there now
+    rows/<name>                     (N,) int32, ascending: rows of an embedding table, or of what a belief keeps by
+                                    row, that may have changed
+    values/<name>                   (N, ...): what stands there now
     items.hash, items.impressions   (M,), (M,): the items whose counts changed, ascending, and these counts
     <anything else>                 the array, whole
 

@@ -13,7 +13,7 @@ nor checkpoints know that it exists. Three promises hold for every belief:
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from models.networks.click import ClickNetwork, Forward, Params
 from models.noise import seed_of
+from models.spec import FeatureSpec
 from models.types import Batch
 
 
@@ -51,6 +52,9 @@ class Belief(ABC):
 
     name: str  #: The first part of its parameters' names.
 
+    #: Whether all that it keeps are arrays of as many rows, of which few change in a step: a delta has these alone.
+    keeps_rows: ClassVar[bool] = False
+
     @property
     def recalls(self) -> bool:
         """Whether `loss` reads rows of the click model's tables that the lesson does not."""
@@ -70,6 +74,10 @@ class Belief(ABC):
     ) -> Tensor | None:
         """What the optimiser lowers, a mean over examples (). None where nothing is trained."""
         return None
+
+    def rows(self, spec: FeatureSpec, batch: Batch[Tensor]) -> Tensor:
+        """Of a belief that `keeps_rows`: those that `note` changes, (N,) int64."""
+        raise NotImplementedError
 
     def prepare(self, network: ClickNetwork, state: Params) -> Params:
         """What ranking derives from the state alone, once a version."""

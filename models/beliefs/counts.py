@@ -1,6 +1,7 @@
 """Counts: how often each item was learned from and clicked, by its row in the table of its ids."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ def id_rows(spec: FeatureSpec, batch: Batch[Tensor]) -> Tensor:
 class Counts(Belief):
     """Exact, and of this lane alone: what other lanes or models showed is not in them."""
 
+    keeps_rows: ClassVar[bool] = True
+
     name: str = "counts"
 
     def init(self, network: ClickNetwork, generator: torch.Generator) -> State:
@@ -41,9 +44,12 @@ class Counts(Belief):
     def note(
         self, network: ClickNetwork, click: Params, state: Params, lesson: Lesson, generator: np.random.Generator
     ) -> None:
-        rows = id_rows(network.spec, lesson.batch)
+        rows = self.rows(network.spec, lesson.batch)
         state["shown"].index_add_(0, rows, torch.ones_like(rows))
         state["clicked"].index_add_(0, rows, lesson.label.long())
+
+    def rows(self, spec: FeatureSpec, batch: Batch[Tensor]) -> Tensor:
+        return id_rows(spec, batch)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ the model itself can tell apart by the rows that it reads are the items, by a ha
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ _PRIME, _BASE = 65_537, 40_503  # of the hash of items without an id: sum of row
 class Residuals(Belief):
     """Sums over all that this lane learned."""
 
+    keeps_rows: ClassVar[bool] = True
+
     name: str = "residuals"
 
     def init(self, network: ClickNetwork, generator: torch.Generator) -> State:
@@ -37,24 +40,23 @@ class Residuals(Belief):
     def note(
         self, network: ClickNetwork, click: Params, state: Params, lesson: Lesson, generator: np.random.Generator
     ) -> None:
-        rows, p = _rows(network.spec, lesson.batch), torch.sigmoid(lesson.at.logit.squeeze(1))
+        rows, p = self.rows(network.spec, lesson.batch), torch.sigmoid(lesson.at.logit.squeeze(1))
         state["residual"].index_add_(0, rows, lesson.label - p)
         state["information"].index_add_(0, rows, p * (1.0 - p))
 
     def of(self, network: ClickNetwork, state: Params, batch: Batch[Tensor]) -> tuple[Tensor, Tensor]:
         """S and I of the candidates, (B,) each."""
-        rows = _rows(network.spec, batch)
+        rows = self.rows(network.spec, batch)
         return state["residual"][rows], state["information"][rows]
+
+    def rows(self, spec: FeatureSpec, batch: Batch[Tensor]) -> Tensor:
+        """Each candidate's, (B,)."""
+        if _has_id(spec):
+            return id_rows(spec, batch)
+        index = batch.item_index.long()
+        factors = [pow(_BASE, slot, _PRIME) for slot in range(1, index.shape[1] + 1)]
+        return (index * torch.tensor(factors, device=index.device)).sum(1) % _PRIME
 
 
 def _has_id(spec: FeatureSpec) -> bool:
     return any(one.side == "item" and one.source == "id" for one in spec.fields)
-
-
-def _rows(spec: FeatureSpec, batch: Batch[Tensor]) -> Tensor:
-    """Each candidate's row of the state, (B,) int64."""
-    if _has_id(spec):
-        return id_rows(spec, batch)
-    index = batch.item_index.long()
-    factors = torch.tensor([pow(_BASE, slot, _PRIME) for slot in range(1, index.shape[1] + 1)], device=index.device)
-    return (index * factors).sum(1) % _PRIME

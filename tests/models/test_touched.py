@@ -7,6 +7,7 @@ from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.networks.embedding import TABLE
 from models.optimizers import OPTIMIZERS
+from models.registry import beliefs, build
 
 
 def make(spec, optimizer: str) -> Learner:
@@ -49,3 +50,18 @@ def test_a_restored_learner_has_touched_nothing(spec, make_training_batch) -> No
     learner.learn(make_training_batch(3, seed=1), np.ones(3, dtype=np.float32))
     learner.restore(learner.weights(), learner.state(), learner.step)
     assert not any(map(len, learner.touched().values()))
+
+
+def test_of_what_beliefs_keep_by_row_the_rows_that_changed(spec, make_training_batch) -> None:
+    network = ClickNetwork(spec, NetworkConfig(hidden=(12, 7, 5), gate_hidden=4))
+    methods = [build("count_ucb", {}), build("item_posterior", {})]
+    learner = Learner(network, learning_rate=1e-2, seed=3, optimizer="sparse_adam", beliefs=beliefs(methods))
+    for seed in (1, 2):
+        before = learner.weights()
+        learner.learn(make_training_batch(3, seed=seed), np.ones(3, dtype=np.float32))
+        rows = learner.touched()
+        for name in ("counts.shown", "counts.clicked", "residuals.residual", "residuals.information"):
+            assert rows[name].tolist() == np.flatnonzero(learner.weights()[name] != before[name]).tolist()
+            assert 0 < len(rows[name]) <= 3
+        learner.settle()
+    assert not any(len(one) for one in learner.touched().values())
