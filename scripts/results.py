@@ -14,7 +14,16 @@ from scripts.report_tables import TABLES
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 #: Of Table 1, what stands in the README.
-BRIEF = ("epsilon-greedy", "GP-TS", "gradient-TS", "UR-gradient-UCB", "AGE-TS", "AGE-UCB", "item-Laplace (ours)")
+BRIEF = (
+    "epsilon-greedy",
+    "GP-TS",
+    "gradient-TS",
+    "UR-gradient-UCB",
+    "AGE-TS",
+    "AGE-UCB",
+    "item-Laplace (ours)",
+    "item-posterior (ours)",
+)
 
 #: What `agerank report --json` printed.
 Document = dict[str, Any]

@@ -21,13 +21,13 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "greedy": {"method": "greedy"},
     "random": {"method": "random"},
     "epsilon_greedy": {"method": "epsilon_greedy", "epsilon": 0.1},
-    "item_laplace": {"method": "item_laplace"},
+    "item_posterior": {"method": "item_posterior"},
     "age_ts": {"method": "age", "uncertainty": "thompson", "budget": 0.05},
     "age_ucb": {"method": "age", "uncertainty": "ucb", "budget": 0.05},
 }
 
 #: Which of them ranks where nothing is said about it: the one that earned most (docs/experiments.md).
-DEFAULT_STRATEGY = "item_laplace"
+DEFAULT_STRATEGY = "item_posterior"
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=1e8, allow_inf_nan=False)]  # three years: Redis must hold them in ms

@@ -71,9 +71,10 @@ def train(
 
     **examples/s** is a median of the runs, and **over bare loop** the median of the ratios within a run.
 
-    With `--ranks 2`, two trainers share every batch (`agerank train --ranks`), and one is the measure: **over one
-    rank** is the ratio of their examples a second, and the **largest difference of a weight** is over all weights of
-    all ranks, after they and one with as many `gradient_parts` have learned the log once.
+    With `--ranks 2`, two trainers share every batch (`agerank train --ranks`), and one is the measure: **over one** is
+    the ratio of their examples a second, and the **largest difference of a weight** is over all weights of all ranks,
+    after they and one with as many `gradient_parts` have learned the log once. **each alone** is two that share
+    nothing and learn the whole log each: what the machine's cores give when all are busy.
     """
     if ranks > 1:
         _train_ranks(ranks, whole_numbers(batch_sizes), requests=requests, runs=runs, as_json=as_json)

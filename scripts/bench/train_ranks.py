@@ -31,20 +31,22 @@ FED = 1_000  # entries of the whole log in a round
 COLUMNS = (
     Column("batch_size", "batch size", "d"),
     Column("way", "way"),
-    Column("ranks", "ranks", "d"),
+    Column("processes", "processes", "d"),
     Column("examples_per_s", "examples/s", ",.0f"),
-    Column("over_one", "over one rank", ".2f"),
+    Column("over_one", "over one", ".2f"),
     Column("difference", "largest difference of a weight", ".1e"),
 )
 
 
 def run(ranks: int, *, batch_sizes: Sequence[int], requests: int, runs: int, tell: Tell) -> list[Row]:
-    """Two rows for each batch size and optimiser; docs/benchmarks.md explains the keys."""
+    """Three rows for each batch size and optimiser; docs/benchmarks.md explains the keys."""
     found: list[Row] = []
     log = _Log(StreamNames("bench", ranks), requests)
     with ExitStack() as stack:
         tell("starting the ranks")
         groups = {size: stack.enter_context(_group(size, log)) for size in (1, ranks)}
+        others = [stack.enter_context(_group(1, log, first=place)) for place in range(1, ranks)]
+        alone = _Group([pipe for one in (groups[1], *others) for pipe in one.pipes])
         for batch_size in batch_sizes:
             for optimizer in OPTIMIZERS:
                 weights = {}
@@ -52,15 +54,18 @@ def run(ranks: int, *, batch_sizes: Sequence[int], requests: int, runs: int, tel
                     group.ask(_Begin(optimizer, batch_size, ranks))
                     group.learn()
                     weights[size] = group.ask("weights")
-                groups[1].ask(_Begin(optimizer, batch_size, 1))  # as it is where nobody asks for parts
-                groups[1].learn()
-                calls: dict[str, Callable[[], object]] = {str(size): one.learn for size, one in groups.items()}
+                alone.ask(_Begin(optimizer, batch_size, 1))  # as it is where nobody asks for parts
+                alone.learn()
+                ways = {optimizer: groups[1], f"{optimizer}, ranks": groups[ranks], f"{optimizer}, each alone": alone}
+                calls: dict[str, Callable[[], object]] = {way: one.learn for way, one in ways.items()}
                 taken = interleave(calls, runs=runs, seconds=0.0, tell=tell)
-                for size, group in groups.items():
-                    row = {"batch_size": batch_size, "way": optimizer, "ranks": size}
-                    row["examples_per_s"] = group.examples / float(median(taken[str(size)]))
-                    row["over_one"] = 1.0 / ratio(taken[str(size)], taken["1"])
-                    found.append(row | {"difference": _difference(weights[1][0], weights[size])})
+                for way, group in ways.items():
+                    each = group.examples * (ranks if group is alone else 1)
+                    row = {"batch_size": batch_size, "way": way, "processes": len(group.pipes)}
+                    row["examples_per_s"] = each / float(median(taken[way]))
+                    row["over_one"] = each / group.examples / ratio(taken[way], taken[optimizer])
+                    row["difference"] = _difference(weights[1][0], weights[ranks]) if group is groups[ranks] else None
+                    found.append(row)
     return found
 
 
@@ -81,14 +86,14 @@ class _Group:
     """Ranks in processes of their own, which wait for a word."""
 
     def __init__(self, pipes: "Sequence[Connection[object, object]]") -> None:
-        self._pipes = pipes
+        self.pipes = pipes
         self.examples = 0  # of a pass
 
     def ask(self, word: object) -> list[Any]:
         """What each answers."""
-        for pipe in self._pipes:
+        for pipe in self.pipes:
             pipe.send(word)
-        return [pipe.recv() for pipe in self._pipes]
+        return [pipe.recv() for pipe in self.pipes]
 
     def learn(self) -> None:
         """All ranks learn the log once more."""
@@ -96,9 +101,10 @@ class _Group:
 
 
 @contextmanager
-def _group(size: int, log: _Log) -> Iterator[_Group]:
+def _group(size: int, log: _Log, *, first: int = 0) -> Iterator[_Group]:
+    """Args: first: which of our cores its rank 0 gets; the others get the next ones."""
     context = multiprocessing.get_context("spawn")
-    ours = islice(cycle(sorted(os.sched_getaffinity(0))), size)
+    ours = islice(cycle(sorted(os.sched_getaffinity(0))), first, first + size)
     with tempfile.TemporaryDirectory(prefix="agerank-bench-") as folder:
         pipes, processes = [], []
         for rank, core in enumerate(ours):

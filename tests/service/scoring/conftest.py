@@ -15,15 +15,15 @@ from uuid import uuid4
 import httpx
 import numpy as np
 import pytest
-import torch
 import uvicorn
 
+from models.beliefs.belief import fresh, prepare
 from models.export import export
 from models.features import Encoder
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.noise import draw, seed_of
 from models.policy import Policy
-from models.registry import build
+from models.registry import beliefs, build
 from models.spec import FeatureSpec
 from models.types import Scores
 from service import checkpoints
@@ -102,7 +102,8 @@ def _publish(
     """
     parsed = FeatureSpec.from_toml(spec)
     network = ClickNetwork(parsed, CONFIG)
-    params = network.init(torch.Generator().manual_seed(seed))
+    learned = beliefs(build(name, options) for name, options in strategies.items())
+    params = fresh(network, learned, seed=seed)
     # As if it had learned: a fresh network says nearly the same of all candidates.
     params = {name: value * 10.0 if name.startswith("embedding") else value for name, value in params.items()}
     served, graphs, golden = {}, {}, {}
@@ -136,7 +137,7 @@ def _publish(
             metrics={"log_loss": 0.2},
             click_times_ms=list(click_times_ms),
         ),
-        "weights": {name: value.numpy() for name, value in network.prepare(params).items()}
+        "weights": {name: value.numpy() for name, value in prepare(network, learned, params).items()}
         | {ITEM_HASH: hashes, ITEM_IMPRESSIONS: np.array([impressions[int(one)] for one in hashes], dtype=np.int64)},
         "golden": golden,
         "graphs": graphs,

@@ -85,7 +85,7 @@ def test_a_feature_that_does_not_fit_is_named(loaded: Loaded) -> None:
 
 
 def test_an_unknown_strategy_is_told_the_known_ones(loaded: Loaded) -> None:
-    known = "age_ts, age_ucb, coherent, epsilon_greedy, greedy, item_laplace, random, sampled"
+    known = "age_ts, age_ucb, coherent, epsilon_greedy, greedy, item_posterior, random, sampled"
     with pytest.raises(Invalid, match=known) as caught:
         loaded.strategy("bandit")
     assert caught.value.code == "unknown_strategy"
