@@ -14,6 +14,7 @@ from models.gradients import give, rows_read, taken
 from models.memory import Memory
 from models.networks.click import ClickNetwork, Params, tensors
 from models.networks.embedding import is_table
+from models.networks.masks import training_masks
 from models.optimizers import OPTIMIZERS
 from models.peers import Peers, Rows, shares
 from models.touched import Touched
@@ -245,14 +246,4 @@ class Learner:
         return loss.p_click
 
     def _masks(self, share: slice, rows: int) -> Tensor:
-        """(1, N, U): a mask of its own for each of these N examples among so many."""
-        rate, units = self.network.config.dropout, sum(self.network.config.hidden)
-        generator = np.random.default_rng([self.seed, self.step])
-        # So many are dropped, and any of them: the same as to decide for each, and far fewer draws. Those of all
-        # examples cost less than what it takes to begin anew for ours.
-        count = generator.binomial(rows * units, rate)
-        dropped = generator.choice(rows * units, count, replace=False, shuffle=False)
-        ours = dropped[(dropped >= share.start * units) & (dropped < share.stop * units)] - share.start * units
-        masks = torch.full((1, share.stop - share.start, units), 1.0 / (1.0 - rate))
-        masks.view(-1)[torch.from_numpy(ours)] = 0.0
-        return masks
+        return training_masks(self.network.config, share, rows, generator=np.random.default_rng([self.seed, self.step]))
