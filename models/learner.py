@@ -60,12 +60,10 @@ class Learner:
         of_peers = peers.size if peers else parts or 1
         if parts not in (None, of_peers) or of_peers < 1:
             raise ValueError(f"a gradient has as many parts as there are ranks, {of_peers}, not {parts}")
-        if beliefs and negative_rate < 1.0:
-            names = ", ".join(one.name for one in beliefs)
+        names = ", ".join(one.name for one in beliefs if not one.weighs)
+        if names and negative_rate < 1.0:
             raise ValueError(f"negative_rate must be 1 for {names}: they count every example")
-        self.network = network
-        self.seed = seed
-        self.step = 0
+        self.network, self.seed, self.step = network, seed, 0
         self._beliefs = tuple(beliefs)
         self._memories = [
             Memory(one, network, learning_rate=learning_rate, optimizer=optimizer, seed=seed) for one in beliefs
@@ -74,7 +72,7 @@ class Learner:
         for value in self._click.values():
             value.requires_grad_()
         self.params = self._click | {name: value for one in self._memories for name, value in one.params.items()}
-        self._offset = -math.log(negative_rate)
+        self._negative_rate = negative_rate
         self._parts = of_peers
         unread = OPTIMIZERS[optimizer].moves_unread
         self._division = Division(network.spec, self._click, peers, moves_unread=unread) if peers else None
@@ -224,7 +222,8 @@ class Learner:
         with torch.no_grad():
             a = self.network.first(click, *self.network.embed(click, rows.batch), rows.context_row)
             at = self.network.forward(click, a)
-        lesson = Lesson(rows.batch, rows.label, rows.context_row, at)
+        weight = torch.where(rows.label > 0.0, 1.0, 1.0 / self._negative_rate) if self._negative_rate < 1.0 else None
+        lesson = Lesson(rows.batch, rows.label, rows.context_row, at, weight)
         for belief, one in zip(self._beliefs, self._memories, strict=True):
             one.learn(click, lesson, self.step)
             if self._touched and belief.keeps_rows:
@@ -241,7 +240,8 @@ class Learner:
         """The gradient of the mean loss over so many rows, as far as ours go. Returns what is predicted for these."""
         if not len(ours.label):
             return ours.label
-        loss = self.network.loss(self._click, ours.batch, masks, ours.label, ours.context_row, offset=self._offset)
+        offset = -math.log(self._negative_rate)
+        loss = self.network.loss(self._click, ours.batch, masks, ours.label, ours.context_row, offset=offset)
         ((loss.click + loss.gate) * (len(ours.label) / rows)).backward()  # type: ignore[no-untyped-call]
         return loss.p_click
 

@@ -41,6 +41,7 @@ class Lesson(NamedTuple):
     label: Tensor  # (B,) float32, 1 clicked
     context_row: Tensor | None  # (B,) int64, each example's row of context; None where C = B
     at: Forward  # without dropout, no gradient
+    weight: Tensor | None = None  # (B,) float32, examples that each stands for, of which others were left out; None: 1
 
 
 class Belief(ABC):
@@ -51,6 +52,9 @@ class Belief(ABC):
     """
 
     name: str  #: The first part of its parameters' names.
+
+    #: Whether it minds the weights of a lesson. Others want every example.
+    weighs: ClassVar[bool] = False
 
     #: Whether all that it keeps are arrays of as many rows, of which few change in a step: a delta has these alone.
     keeps_rows: ClassVar[bool] = False

@@ -30,6 +30,7 @@ class Residuals(Belief):
     """Sums over all that this lane learned."""
 
     keeps_rows: ClassVar[bool] = True
+    weighs: ClassVar[bool] = True
 
     name: str = "residuals"
 
@@ -41,8 +42,9 @@ class Residuals(Belief):
         self, network: ClickNetwork, click: Params, state: Params, lesson: Lesson, generator: np.random.Generator
     ) -> None:
         rows, p = self.rows(network.spec, lesson.batch), torch.sigmoid(lesson.at.logit.squeeze(1))
-        state["residual"].index_add_(0, rows, lesson.label - p)
-        state["information"].index_add_(0, rows, p * (1.0 - p))
+        weight = torch.ones_like(p) if lesson.weight is None else lesson.weight
+        state["residual"].index_add_(0, rows, weight * (lesson.label - p))
+        state["information"].index_add_(0, rows, weight * p * (1.0 - p))
 
     def of(self, network: ClickNetwork, state: Params, batch: Batch[Tensor]) -> tuple[Tensor, Tensor]:
         """S and I of the candidates, (B,) each."""

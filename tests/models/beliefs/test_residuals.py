@@ -79,3 +79,21 @@ def test_items_without_an_id_are_told_apart_by_their_rows():
     for sums, each in zip(found, (label - p, p * (1.0 - p)), strict=True):
         wanted = torch.zeros(len(pairs), dtype=torch.float64).index_add_(0, distinct, 2.0 * each)[distinct]
         np.testing.assert_allclose(sums, wanted, rtol=1e-5)
+
+
+def test_an_example_counts_for_those_that_were_left_out(network, make_training_batch):
+    belief, batch = Residuals(), make_training_batch(COUNT, seed=3)
+    label = (np.random.default_rng(1).random(COUNT) < 0.4).astype(np.float32)
+    whole, sampled = (
+        Learner(network, learning_rate=1e-2, seed=3, beliefs=[belief], negative_rate=rate) for rate in (1.0, 0.25)
+    )
+    p = whole.predict(batch)
+    whole.learn(batch, label)
+    sampled.learn(batch, label)  # of which the sampler has kept a quarter of the unclicked
+    rows, weight = id_rows(network.spec, tensors(batch)).numpy(), np.where(label > 0, 1.0, 4.0)
+    for weights, learner in ((np.ones(COUNT), whole), (weight, sampled)):
+        expected = np.zeros((2, len(learner.params["residuals.residual"])))
+        np.add.at(expected[0], rows, weights * (label - p))
+        np.add.at(expected[1], rows, weights * p * (1.0 - p))
+        np.testing.assert_allclose(learner.params["residuals.residual"], expected[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(learner.params["residuals.information"], expected[1], rtol=1e-5, atol=1e-6)
