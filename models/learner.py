@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.beliefs.belief import Belief, Lesson, prepare
+from models.beliefs.belief import Belief, ByRow, Lesson, prepare
 from models.division import Division
 from models.gradients import give, rows_read, taken
 from models.memory import Memory
@@ -226,14 +226,14 @@ class Learner:
         lesson = Lesson(rows.batch, rows.label, rows.context_row, at, weight)
         for belief, one in zip(self._beliefs, self._memories, strict=True):
             one.learn(click, lesson, self.step)
-            if self._touched and belief.keeps_rows:
+            if self._touched and isinstance(belief, ByRow):
                 self._touched.mark([dict.fromkeys(one.params, belief.rows(self.network.spec, rows.batch))])
 
     def _by_row(self) -> Params:
         """The parameters of which a step moves some rows."""
         tables = {name: value.detach() for name, value in self._click.items() if is_table(name)}
         for belief, one in zip(self._beliefs, self._memories, strict=True):
-            tables |= one.params if belief.keeps_rows else {}
+            tables |= one.params if isinstance(belief, ByRow) else {}
         return tables
 
     def _backward(self, ours: Rows, masks: Tensor, rows: int) -> Tensor:

@@ -56,9 +56,6 @@ class Belief(ABC):
     #: Whether it minds the weights of a lesson. Others want every example.
     weighs: ClassVar[bool] = False
 
-    #: Whether all that it keeps are arrays of as many rows, of which few change in a step: a delta has these alone.
-    keeps_rows: ClassVar[bool] = False
-
     @property
     def recalls(self) -> bool:
         """Whether `loss` reads rows of the click model's tables that the lesson does not."""
@@ -79,13 +76,17 @@ class Belief(ABC):
         """What the optimiser lowers, a mean over examples (). None where nothing is trained."""
         return None
 
-    def rows(self, spec: FeatureSpec, batch: Batch[Tensor]) -> Tensor:
-        """Of a belief that `keeps_rows`: those that `note` changes, (N,) int64."""
-        raise NotImplementedError
-
     def prepare(self, network: ClickNetwork, state: Params) -> Params:
         """What ranking derives from the state alone, once a version."""
         return {}
+
+
+class ByRow(Belief):
+    """A belief all of whose parameters are arrays of as many rows, few of which a step changes: a delta has these."""
+
+    @abstractmethod
+    def rows(self, spec: FeatureSpec, batch: Batch[Tensor]) -> Tensor:
+        """Those that `note` changes, (B,) int64."""
 
 
 def begin(belief: Belief, network: ClickNetwork, seed: int) -> State:

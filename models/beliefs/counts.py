@@ -1,13 +1,12 @@
 """Counts: how often each item was learned from and clicked, by its row in the table of its ids."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.beliefs.belief import Belief, Lesson, State
+from models.beliefs.belief import Belief, ByRow, Lesson, State
 from models.networks.click import ClickNetwork, Params
 from models.spec import Column, FeatureSpec
 from models.types import Batch
@@ -29,10 +28,8 @@ def id_rows(spec: FeatureSpec, batch: Batch[Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts(Belief):
+class Counts(ByRow):
     """Exact, and of this lane alone: what other lanes or models showed is not in them."""
-
-    keeps_rows: ClassVar[bool] = True
 
     name: str = "counts"
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.beliefs.belief import Belief, Lesson, State
+from models.beliefs.belief import ByRow, Lesson, State
 from models.beliefs.counts import id_column, id_rows
 from models.networks.click import ClickNetwork, Params
 from models.spec import FeatureSpec
@@ -26,10 +26,9 @@ _PRIME, _BASE = 65_537, 40_503  # of the hash of items without an id: sum of row
 
 
 @dataclass(frozen=True, kw_only=True)
-class Residuals(Belief):
+class Residuals(ByRow):
     """Sums over all that this lane learned."""
 
-    keeps_rows: ClassVar[bool] = True
     weighs: ClassVar[bool] = True
 
     name: str = "residuals"
