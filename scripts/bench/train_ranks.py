@@ -44,27 +44,24 @@ def run(ranks: int, *, batch_sizes: Sequence[int], requests: int, runs: int, tel
     log = _Log(StreamNames("bench", ranks), requests)
     with ExitStack() as stack:
         tell("starting the ranks")
-        groups = {size: stack.enter_context(_group(size, log)) for size in (1, ranks)}
+        one, together = (stack.enter_context(_group(size, log)) for size in (1, ranks))
         others = [stack.enter_context(_group(1, log, first=place)) for place in range(1, ranks)]
-        alone = _Group([pipe for one in (groups[1], *others) for pipe in one.pipes])
+        alone = _Group([pipe for group in (one, *others) for pipe in group.pipes])
         for batch_size in batch_sizes:
             for optimizer in OPTIMIZERS:
-                weights = {}
-                for size, group in groups.items():
-                    group.ask(_Begin(optimizer, batch_size, ranks))
-                    group.learn()
-                    weights[size] = group.ask("weights")
-                alone.ask(_Begin(optimizer, batch_size, 1))  # as it is where nobody asks for parts
+                begin = _Begin(optimizer, batch_size, ranks)
+                difference = _difference(_weights(one, begin)[0], _weights(together, begin))
+                alone.ask(begin._replace(parts=1))  # as it is where nobody asks for parts
                 alone.learn()
-                ways = {optimizer: groups[1], f"{optimizer}, ranks": groups[ranks], f"{optimizer}, each alone": alone}
-                calls: dict[str, Callable[[], object]] = {way: one.learn for way, one in ways.items()}
+                ways = {optimizer: one, f"{optimizer}, ranks": together, f"{optimizer}, each alone": alone}
+                calls: dict[str, Callable[[], object]] = {way: group.learn for way, group in ways.items()}
                 taken = interleave(calls, runs=runs, seconds=0.0, tell=tell)
                 for way, group in ways.items():
-                    each = group.examples * (ranks if group is alone else 1)
+                    logs = ranks if group is alone else 1  # that are learned
                     row = {"batch_size": batch_size, "way": way, "processes": len(group.pipes)}
-                    row["examples_per_s"] = each / float(median(taken[way]))
-                    row["over_one"] = each / group.examples / ratio(taken[way], taken[optimizer])
-                    row["difference"] = _difference(weights[1][0], weights[ranks]) if group is groups[ranks] else None
+                    row["examples_per_s"] = logs * group.examples / float(median(taken[way]))
+                    row["over_one"] = logs / ratio(taken[way], taken[optimizer])
+                    row["difference"] = difference if group is together else None
                     found.append(row)
     return found
 
@@ -98,6 +95,13 @@ class _Group:
     def learn(self) -> None:
         """All ranks learn the log once more."""
         self.examples, *_ = self.ask("learn")
+
+
+def _weights(group: _Group, begin: _Begin) -> list[dict[str, Array]]:
+    """Of each of its processes, after they have learned the log once."""
+    group.ask(begin)
+    group.learn()
+    return group.ask("weights")
 
 
 @contextmanager
