@@ -11,7 +11,7 @@ References:
         Recommendation Models", ISCA, arXiv:2104.05158: row-wise sharding of tables
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +44,7 @@ class Division:
     Args:
         spec: of its network.
         params: the same on all peers.
-        peers: all of which call `fetch`, `add_up` and `level` at the same time.
+        peers: all of which call `fetch`, what it returns, `add_up` and `level` at the same time.
         moves_unread: of the optimiser.
 
     Attributes:
@@ -67,17 +67,21 @@ class Division:
         """Our rows of a table."""
         return self._shares[name][self.peers.rank]
 
-    def fetch(self, parts: Sequence[Batch[Tensor]]) -> None:
-        """Begins a step: brings what we read from those who own it.
+    def fetch(self, parts: Sequence[Batch[Tensor]]) -> Callable[[], None]:
+        """Begins a step: asks for what we read from those who own it.
 
         Args:
             parts: what each peer reads.
+
+        Returns:
+            What waits until it is there.
         """
         self.read = [rows_read(self._spec, part) for part in parts]
         self._traffic = self._between(self.read)
-        self._bring(self._traffic)
+        arrived = self._bring(self._traffic)
         if self._moved:
             self._moved.mark(self.read)
+        return arrived
 
     def add_up(self, p: Tensor, cuts: Sequence[slice]) -> Tensor:
         """Ends it: brings the gradients to those who own what they are of, as `owned` has them.
@@ -95,7 +99,7 @@ class Division:
             [self._numbers(places), len(ours.others), cut.stop - cut.start]
             for places, cut in zip(self._traffic.asked, cuts, strict=True)
         ]
-        found = self.peers.swap(given, [sum(parts) for parts in sizes])
+        found = self.peers.swap(given, [sum(parts) for parts in sizes])()
         values, others, all_p = zip(*map(torch.split, found, sizes), strict=True)
         give(self.owned, [self._owned(*one) for one in zip(self._traffic.asked, values, others, strict=True)])
         return torch.cat(all_p)
@@ -106,7 +110,7 @@ class Division:
         if self._moved:
             everywhere = {name: torch.from_numpy(rows).long() for name, rows in self._moved.rows().items()}
             self._moved.clear()
-        self._bring(self._between([everywhere] * self.peers.size))
+        self._bring(self._between([everywhere] * self.peers.size))()
 
     def cut(self, state: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
         """The state of an optimiser of all rows: of one of `owned`, and of the rows of the peers after us."""
@@ -128,8 +132,8 @@ class Division:
         bounds = {name: (one[owner].start, one[owner].stop) for name, one in self._shares.items()}
         return {name: rows[slice(*np.searchsorted(rows.numpy(), bounds[name]))] for name, rows in places.items()}
 
-    def _bring(self, traffic: _Traffic) -> None:
-        """Values of rows to those who want them."""
+    def _bring(self, traffic: _Traffic) -> Callable[[], None]:
+        """Sends values of rows to those who want them. Returns what waits for those that we want."""
         asked, wanted = ([{} if peer == self.peers.rank else one for peer, one in enumerate(side)] for side in traffic)
         given = [
             torch.cat(
@@ -137,10 +141,14 @@ class Division:
             )
             for places in asked
         ]
-        found = self.peers.swap(given, [self._numbers(places) for places in wanted])
-        for places, values in zip(wanted, found, strict=True):
-            for name, part in self._by_table(places, values).items():
-                self._tables[name].index_copy_(0, places[name], part)
+        arriving = self.peers.swap(given, [self._numbers(places) for places in wanted])
+
+        def arrived() -> None:
+            for places, values in zip(wanted, arriving(), strict=True):
+                for name, part in self._by_table(places, values).items():
+                    self._tables[name].index_copy_(0, places[name], part)
+
+        return arrived
 
     def _by_owner(self, values: Mapping[str, Tensor]) -> list[list[Tensor]]:
         """Ours of each table, of the rows that we read: for each peer, all of its rows."""

@@ -69,7 +69,10 @@ def _values(table: Tensor, rows: Tensor) -> Tensor:
     """A table's gradient at these rows, (N, D)."""
     if table.grad is None:
         return torch.zeros(len(rows), table.shape[1])
-    return added(table.grad._indices()[0], table.grad._values(), rows, len(table))
+    found, values = added(table.grad._indices()[0], table.grad._values())
+    if len(found) == len(rows):
+        return values
+    return values.new_zeros(len(rows), table.shape[1]).index_copy_(0, torch.searchsorted(rows, found), values)
 
 
 def _dense(value: Tensor) -> Tensor:

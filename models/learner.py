@@ -92,7 +92,7 @@ class Learner:
         Args:
             batch: with C rows of context, each of which some example has.
             label: (B,) in {0, 1}.
-            context_row: (B,) int64, each example's row of context; None where C = B.
+            context_row: (B,) int64, ascending, each example's row of context; None where C = B.
 
         Returns:
             What was predicted before the step, without dropout: click probabilities (B,) float32.
@@ -206,13 +206,14 @@ class Learner:
         if any(one.recalls for one in self._beliefs):
             division.level()
         # Beliefs learn from all rows.
-        division.fetch([rows.batch if self._memories else part.batch for part in parts])
-        self._teach(rows)
+        arrived = division.fetch([rows.batch if self._memories else part.batch for part in parts])
+        ours, cut = parts[division.peers.rank], cuts[division.peers.rank]
+        masks = self._masks(cut, len(rows.label))  # while the rows travel
         if self._touched:
             self._touched.mark(division.read)
-        ours, cut = parts[division.peers.rank], cuts[division.peers.rank]
-        p = self._backward(ours, self._masks(cut, len(rows.label)), len(rows.label))
-        return division.add_up(p, cuts)
+        arrived()
+        self._teach(rows)
+        return division.add_up(self._backward(ours, masks, len(rows.label)), cuts)
 
     def _teach(self, rows: Rows) -> None:
         """Has the beliefs learn from B examples, as the click model sees them before its own step."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from models.adam import BETA_1, BETA_2, EPSILON, MOMENTS, FusedAdam
 from models.networks.click import Params
 from models.networks.embedding import is_table
-from models.rows import added, distinct
+from models.rows import added
 from models.types import Array
 
 
@@ -217,8 +217,7 @@ def _read(tables: Params) -> Iterator[tuple[str, Tensor, Tensor]]:
         if value.grad is not None:
             read, values = value.grad._indices()[0], value.grad._values()
             value.grad = None
-            rows = torch.from_numpy(distinct(read.numpy()))
-            yield name, rows, added(read, values, rows, len(value))
+            yield name, *added(read, values)
 
 
 def _named(optimizer: str, parts: Mapping[str, Params]) -> dict[str, Array]:

@@ -1,9 +1,8 @@
 """Peers: learners that take every step together. Each works on its share of the rows of every batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from models.types import Batch
@@ -16,8 +15,12 @@ class Peers(Protocol):
     rank: int
     size: int
 
-    def swap(self, given: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
-        """Gives each peer its (N,) float32. Returns what each gives us, which has these sizes."""
+    def swap(self, given: Sequence[Tensor], sizes: Sequence[int]) -> Callable[[], list[Tensor]]:
+        """Begins to give each peer its (N,) float32.
+
+        Returns:
+            What waits for it, and returns what each gives us, which has these sizes.
+        """
         ...
 
 
@@ -31,13 +34,15 @@ class Rows(NamedTuple):
 
     batch: Batch[Tensor]  # with C rows of context
     label: Tensor  # (B,) float32
-    context_row: Tensor | None  # (B,) int64, each row's row of context; None where C = B
+    context_row: Tensor | None  # (B,) int64, ascending, each row's row of context; None where C = B
 
     def part(self, share: slice) -> "Rows":
         """Some of them, with the context that they need."""
         index, weight, *item = self.batch
-        item = [one[share] for one in item]
-        if self.context_row is None:
-            return Rows(Batch(index[share], weight[share], *item), self.label[share], None)
-        read, context_row = torch.unique(self.context_row[share], return_inverse=True)
-        return Rows(Batch(index[read], weight[read], *item), self.label[share], context_row)
+        context, context_row = share, None
+        if self.context_row is not None:
+            of = self.context_row[share]
+            context = slice(int(of[0]), int(of[-1]) + 1) if len(of) else slice(0, 0)
+            context_row = of - context.start
+        ours = Batch(index[context], weight[context], *(one[share] for one in item))
+        return Rows(ours, self.label[share], context_row)

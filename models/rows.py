@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from models.types import Array
 
@@ -13,21 +14,25 @@ def distinct(index: Array) -> Array:
     return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
 
 
-def added(rows: Tensor, values: Tensor, of: Tensor, size: int) -> Tensor:
-    """Sums of the values of equal rows, in their order: a third of the time of `Tensor.coalesce`.
+def added(rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of the values of equal rows, in their order: a fifth of the time of `Tensor.coalesce`.
 
     Args:
-        rows: (N,) int64 of a table.
+        rows: (N,) int64, from 0 to 2^31.
         values: (N, D) of these.
-        of: (M,) int64, distinct, with all of `rows` among them.
-        size: rows of the table.
 
     Returns:
-        (M, D); zeros for those of `of` that are not among `rows`.
+        (M,) int64, the distinct ones ascending, and (M, D).
     """
-    place = torch.empty(size, dtype=torch.int64)  # a tenth of the time of a search
-    place[of] = torch.arange(len(of))
-    return torch.zeros(len(of), values.shape[1]).index_add_(0, place.index_select(0, rows), values)
+    if not len(rows):
+        return rows, values
+    # A row and its place in one number: in order, they tell which rows there are, and where each comes.
+    bits = len(rows).bit_length()
+    keys = np.sort((rows.numpy() << bits) | np.arange(len(rows)))
+    ordered, places = keys >> bits, keys & ((1 << bits) - 1)
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    sums = functional.embedding_bag(torch.from_numpy(places), values, torch.from_numpy(starts), mode="sum")
+    return torch.from_numpy(ordered[starts]), sums
 
 
 def sparse(rows: Tensor, values: Tensor, table: Tensor) -> Tensor:

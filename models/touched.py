@@ -23,7 +23,7 @@ class Touched:
         """Of each table these rows (N,) move in this step."""
         for places in read:
             for name, rows in places.items():
-                self._marks[name][rows] = True
+                self._marks[name].index_fill_(0, rows, True)
 
     def rows(self) -> dict[str, Array]:
         """Table -> (N,) int32, ascending."""

@@ -24,5 +24,5 @@ def training_masks(config: NetworkConfig, share: slice, rows: int, *, generator:
     dropped = generator.choice(rows * units, count, replace=False, shuffle=False)
     ours = dropped[(dropped >= share.start * units) & (dropped < share.stop * units)] - share.start * units
     masks = torch.full((1, share.stop - share.start, units), 1.0 / (1.0 - rate))
-    masks.view(-1)[torch.from_numpy(ours)] = 0.0
+    masks.view(-1).index_fill_(0, torch.from_numpy(ours), 0.0)
     return masks

@@ -81,7 +81,10 @@ def rearranged(given: Examples, windows: Array) -> Examples:
     window = place[given.window]
     rows = np.argsort(window, kind="stable")
     by_window, by_row = given[:_BY_WINDOW], given._replace(window=window)[_BY_WINDOW:]
-    return Examples(*(column[windows] for column in by_window), *(column[rows] for column in by_row))
+    # A quarter of the time of column[rows].
+    return Examples(
+        *(column.take(windows, axis=0) for column in by_window), *(column.take(rows, axis=0) for column in by_row)
+    )
 
 
 def joined(parts: Sequence[bytes], kind: type, shape: tuple[int, int]) -> Array:

@@ -6,10 +6,11 @@ which all of this is free.
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
+import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor
@@ -51,17 +52,26 @@ class Ranks:
         """Whether this partition of the log is ours to read."""
         return partition % self.size == self.rank
 
-    def swap(self, given: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
-        """Gives each rank its (N,) float32. Returns what each gives us, which has these sizes."""
+    def swap(self, given: Sequence[Tensor], sizes: Sequence[int]) -> Callable[[], list[Tensor]]:
+        """Begins to give each rank its (N,) float32.
+
+        Returns:
+            What waits for it, and returns what each gives us, which has these sizes.
+        """
         if not self._group:
-            return list(given)
+            return lambda: list(given)
         out, into = list(given), list(sizes)
         out[self.rank], into[self.rank] = torch.empty(0), 0  # our own does not travel
-        found = torch.empty(sum(into))
-        _done(self._group.alltoall_base(found, torch.cat(out), into, [len(one) for one in out]))
-        parts = list(torch.split(found, into))
-        parts[self.rank] = given[self.rank]
-        return parts
+        found, sent = torch.empty(sum(into)), torch.cat(out)
+        work = self._group.alltoall_base(found, sent, into, [len(one) for one in out])
+
+        def arrived() -> list[Tensor]:
+            _done(work)
+            parts = list(torch.split(found, into))
+            parts[self.rank] = given[self.rank]
+            return parts
+
+        return arrived
 
     def gather(self, content: bytes) -> list[bytes]:
         """What every rank gives, in their order."""
@@ -99,10 +109,13 @@ class Ranks:
         return own.numpy().tobytes()
 
     def _all(self, group: ProcessGroup, content: bytes, width: int) -> list[bytes]:
-        own = _tensor(content, width).repeat(self.size)
-        found = torch.empty_like(own)
-        _done(group.alltoall_base(found, own, [], []))  # a third of the time of an allgather
-        return [part.numpy().tobytes() for part in torch.split(found, width)]
+        """What every rank gives, with zeros after it up to the width; but ours as it is."""
+        into = [0 if rank == self.rank else width for rank in range(self.size)]
+        found = torch.empty(sum(into), dtype=torch.uint8)
+        own = _tensor(content, width).repeat(self.size - 1)
+        _done(group.alltoall_base(found, own, into, into))  # a third of the time of an allgather
+        parts = [part.numpy().tobytes() for part in torch.split(found, into)]
+        return [content if rank == self.rank else part for rank, part in enumerate(parts)]
 
 
 @contextmanager
@@ -154,6 +167,5 @@ def _done(work: Work) -> None:
 def _tensor(content: bytes, width: int) -> Tensor:
     """(width,) uint8, zeros after the content."""
     own = torch.zeros(width, dtype=torch.uint8)
-    if content:
-        own[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    own.numpy()[: len(content)] = np.frombuffer(content, dtype=np.uint8)
     return own

@@ -41,14 +41,14 @@ class Peer:
     def __init__(self, threads: Threads, rank: int) -> None:
         self.threads, self.rank, self.size = threads, rank, threads.size
 
-    def swap(self, given: Sequence[torch.Tensor], sizes: Sequence[int]) -> list[torch.Tensor]:
+    def swap(self, given: Sequence[torch.Tensor], sizes: Sequence[int]) -> Callable[[], list[torch.Tensor]]:
         self.threads.given[self.rank] = [one.clone() for one in given]
         self.threads.exchanges += self.rank == 0
         self.threads.barrier.wait()
         found = [one[self.rank] for one in self.threads.given]
         self.threads.barrier.wait()
         assert [len(one) for one in found] == list(sizes)
-        return found
+        return lambda: found
 
 
 @pytest.fixture
@@ -183,6 +183,8 @@ def test_a_part_brings_the_context_that_it_needs(batches) -> None:
     assert part.batch.context_index.tolist() == batch.context_index[1:3].tolist()
     assert part.batch.item_weight.tolist() == batch.item_weight[7:15].tolist()
     assert part.label.tolist() == label[7:15].tolist()
+    nobody = rows.part(slice(7, 7))
+    assert [len(one) for one in (*nobody.batch, nobody.label, nobody.context_row)] == [0] * 6
     each = Rows(rows.batch, rows.label, None).part(slice(1, 3))
     assert each.context_row is None
     assert each.batch.context_index.tolist() == batch.context_index[1:3].tolist()

@@ -22,7 +22,7 @@ def test_one_alone_talks_to_nobody() -> None:
         assert all(ranks.owns(partition) for partition in range(3))
         assert ranks.gather(b"one") == ranks.collect(b"one") == [b"one"]
         assert ranks.spread(b"one") == b"one"
-        assert [one.tolist() for one in ranks.swap([torch.ones(3)], [3])] == [[1, 1, 1]]
+        assert [one.tolist() for one in ranks.swap([torch.ones(3)], [3])()] == [[1, 1, 1]]
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -54,7 +54,7 @@ def test_each_has_what_the_others_gave_it(together) -> None:
 
     def work(ranks: Ranks) -> list[list[float]]:
         ours = [given(ranks.rank, other) for other in range(3)]
-        return [one.tolist() for one in ranks.swap(ours, [3 * other + ranks.rank for other in range(3)])]
+        return [one.tolist() for one in ranks.swap(ours, [3 * other + ranks.rank for other in range(3)])()]
 
     assert together(3, work) == [[given(other, rank).tolist() for other in range(3)] for rank in range(3)]
 
