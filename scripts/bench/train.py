@@ -33,6 +33,7 @@ from service.connections import connect
 from service.streams import Entry, LogReader, StreamNames
 from service.telemetry import TrainerMetrics
 from service.training.guard import UNGUARDED, Guard
+from service.training.heap import settle
 from service.training.outcome import Progress
 from service.training.publisher import Publisher
 from service.training.trainer import Trainer
@@ -97,6 +98,7 @@ def run(*, batch_sizes: Sequence[int], requests: int, runs: int, where: Cores, t
     tell("making the log")
     log = entries(requests, NAMES)
     found: list[Row] = []
+    settle()  # as the trainer does; the bare loop gains by it, too
     with pinned([where.server]), _filled(log, where) as reader:
         for batch_size in batch_sizes:
             batches = _batches(log, batch_size)

@@ -1,6 +1,5 @@
 """agerank bench train --ranks N: the trainer as several processes, each on a core, against one of them alone."""
 
-import gc
 import multiprocessing
 import os
 import tempfile
@@ -23,6 +22,7 @@ from scripts.bench.measure import Tell, interleave, ratio
 from scripts.bench.report import Column, Row
 from scripts.bench.traffic import entries
 from service.streams import Entry, StreamNames, partition_of
+from service.training.heap import settle
 from service.training.ranks import Ranks
 
 OPTIMIZERS = "adam", "sparse_adam"
@@ -141,8 +141,7 @@ def _rank(pipe: "Connection[object, object]", log: _Log, folder: Path, rank: int
         for start in range(0, len(everything), FED)
     ]
     learner, batch_size = new_learner(OPTIMIZERS[0], ranks), 1
-    gc.collect()
-    gc.freeze()  # as the trainer does
+    settle()  # as the trainer does
     with suppress(EOFError):
         while True:
             word = pipe.recv()

@@ -1,6 +1,5 @@
 """The training process: builds everything from the settings, owns every resource, runs it."""
 
-import gc
 import signal
 import sys
 import threading
@@ -29,6 +28,7 @@ from service.settings import Settings, SettingsError, read
 from service.streams import StreamNames
 from service.telemetry import TrainerMetrics
 from service.training.guard import Bounds, Guard
+from service.training.heap import settle
 from service.training.join import Join
 from service.training.joins import Joins
 from service.training.outcome import Outcome, Progress
@@ -76,9 +76,7 @@ def train(settings: Settings, *, burst: bool = False) -> tuple[Progress, int]:
         who = {"rank": ranks.rank, "ranks": ranks.size} if ranks.size > 1 else {}
         _log.info("training", lane=settings.lane, checkpoints=str(store), metrics_port=server.server_port, **who)
         worker = create_worker(settings, trainer, spec, store=store, client=client, metrics=metrics, stop=stop)
-        # What is here by now stays: a full collection over it takes 40 ms, in which all ranks wait.
-        gc.collect()
-        gc.freeze()
+        settle()
         return worker.run(burst=burst), trainer.learner.step
 
 

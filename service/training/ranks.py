@@ -6,6 +6,7 @@ which all of this is free.
 
 import os
 import struct
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 # storage, is waited for.
 _PATIENCE = timedelta(days=1)
 _CALL = timedelta(seconds=2)  # to a store, which answers at once
+_STANDING_S = 0.01
 _PORT = "agerank.port"
 _SHORT = 2_048  # bytes that travel without the length being known before
 _LENGTH = struct.Struct("<q")
@@ -73,11 +75,16 @@ class Ranks:
 
         return arrived
 
-    def gather(self, content: bytes) -> list[bytes]:
-        """What every rank gives, in their order."""
+    def gather(self, content: bytes, *, resting: bool = False) -> list[bytes]:
+        """What every rank gives, in their order.
+
+        Args:
+            resting: others may be waiting for something else, so we give our core away until they come.
+        """
         if not self._group:
             return [content]
-        heads = self._all(self._group, _LENGTH.pack(len(content)) + content[:_SHORT], _LENGTH.size + _SHORT)
+        head = _LENGTH.pack(len(content)) + content[:_SHORT]
+        heads = self._all(self._group, head, _LENGTH.size + _SHORT, resting=resting)
         lengths = [_LENGTH.unpack_from(head)[0] for head in heads]
         if max(lengths) <= _SHORT:
             return [head[_LENGTH.size :][:length] for head, length in zip(heads, lengths, strict=True)]
@@ -108,12 +115,13 @@ class Ranks:
         _done(self._group.broadcast([own]))
         return own.numpy().tobytes()
 
-    def _all(self, group: ProcessGroup, content: bytes, width: int) -> list[bytes]:
+    def _all(self, group: ProcessGroup, content: bytes, width: int, *, resting: bool = False) -> list[bytes]:
         """What every rank gives, with zeros after it up to the width; but ours as it is."""
         into = [0 if rank == self.rank else width for rank in range(self.size)]
         found = torch.empty(sum(into), dtype=torch.uint8)
         own = _tensor(content, width).repeat(self.size - 1)
-        _done(group.alltoall_base(found, own, into, into))  # a third of the time of an allgather
+        # A third of the time of an allgather.
+        _done(group.alltoall_base(found, own, into, into), resting=resting)
         parts = [part.numpy().tobytes() for part in torch.split(found, into)]
         return [content if rank == self.rank else part for rank, part in enumerate(parts)]
 
@@ -157,7 +165,11 @@ def own_store(given: Store, host: str, rank: int) -> Store:
         return store
 
 
-def _done(work: Work) -> None:
+def _done(work: Work, *, resting: bool = False) -> None:
+    """Waits, at first on our feet: a virtual core that was given away takes up to milliseconds to come back."""
+    end_s = time.perf_counter() + (0.0 if resting else _STANDING_S)
+    while not work.is_completed() and time.perf_counter() < end_s:
+        os.sched_yield()  # to gloo's threads
     try:
         work.wait()
     except RuntimeError as error:  # of gloo, which goes on with good wishes

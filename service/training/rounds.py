@@ -74,7 +74,7 @@ class Rounds:
 
     def agree(self, word: Word) -> tuple[list[Entry], Word]:
         """Waits for all ranks. Returns what is to be fed now, and what the ranks come to."""
-        said = self._ranks.gather(msgspec.msgpack.encode(_Said(self._end, word)))
+        said = self._ranks.gather(msgspec.msgpack.encode(_Said(self._end, word)), resting=True)
         ends, words = zip(*(msgspec.msgpack.decode(one, type=_Said) for one in said), strict=True)
         end = min(ends)
         now = [entry for entry in self._ahead if order(entry.position) < end]
