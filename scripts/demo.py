@@ -49,11 +49,15 @@ keep_versions = 10
 deadline_s = 10.0
 
 [traffic] # sticky by user
-greedy = 0.5
-age_ts = 0.5
+greedy = 0.4
+item_posterior = 0.3
+age_ts = 0.3
 
 [strategies.greedy]
 method = "greedy"
+
+[strategies.item_posterior] # the default: what an item's own clicks say beyond the model
+method = "item_posterior"
 
 [strategies.age_ts] # AGE, Thompson sampling: may change 5 % of the slots
 method = "age"
@@ -74,8 +78,9 @@ def demo(
     """Watch the service explore, learn from clicks and get better, on this machine alone.
 
     Starts an embedded Valkey, `agerank train` and `agerank serve` as separate processes, and sends simulated users to
-    them over HTTP. Half of the users are served by `greedy`, half by `age_ts`, which explores. The world knows every
-    click probability, so the table can tell how far random display (the start) and an oracle (the end) are away.
+    them over HTTP. Two fifths of the users are served by `greedy`, the others by `item_posterior` and `age_ts`, which
+    explore. The world knows every click probability, so the table can tell how far random display (the start) and an
+    oracle (the end) are away.
 
     **CTR** clicks per shown item. **PCOC** predicted clicks over clicks, in the last third of the impressions: 1 is
     calibrated. **explored** slots that hold another item than greedy would have put there. **click to serving** from a

@@ -130,6 +130,7 @@ GLM = Table(
         Row(label="Online GuideBoot", options={"method": "online_guideboot", "guidance": "fields"}),
         Row(label="AGE-TS", options=age()),
         ITEM_LAPLACE,
+        ITEM_POSTERIOR,
     ),
 )
 
@@ -165,6 +166,7 @@ THROUGHPUT = Table(
         Row(label="AGE-TS", options=age()),
         Row(label="AGE-UCB", options=age_ucb()),
         ITEM_LAPLACE,
+        ITEM_POSTERIOR,
     ),
     throughput=True,
 )
@@ -193,6 +195,7 @@ _METHODS: dict[str, dict[str, Any]] = {
     "UR-gradient-TS": {"method": "underestimation"},
     "PlugTS": {"method": "plug_ts"},
     "item-Laplace": {"method": "item_laplace"},
+    "item-posterior": {"method": "item_posterior"},
 }
 
 FRONTIER = Table(
