@@ -46,7 +46,7 @@ def exchange(ours: News, ranks: Ranks) -> News:
     """The news of all ranks: what one that had read everything would have."""
     if ranks.size == 1:
         return ours
-    given = ranks.gather(_encode(ours))
+    given = ranks.gather(_encode(ours), resting=not ours.positions)
     parts = [ours if rank == ranks.rank else _decode(content) for rank, content in enumerate(given)]
     order = [place for part in parts for place in part.order]
     ranked = sorted(range(len(order)), key=order.__getitem__)

@@ -4,11 +4,12 @@ They are started by torchrun, which tells each who it is, and talk over gloo. On
 which all of this is free.
 """
 
+import ctypes
 import os
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import numpy as np
@@ -21,6 +22,8 @@ from torch.distributed.rendezvous import rendezvous
 # A rank that is killed ends the others at once, for their connections break. One that waits for Redis, or for slow
 # storage, is waited for.
 _PATIENCE = timedelta(days=1)
+# Where the connection breaks in the middle of a message, gloo goes on waiting for its end; other calls tell.
+_LOOK, _LOOK_TAG = timedelta(seconds=1), 1
 _CALL = timedelta(seconds=2)  # to a store, which answers at once
 _STANDING_S = 0.01
 _PORT = "agerank.port"
@@ -60,15 +63,16 @@ class Ranks:
         Returns:
             What waits for it, and returns what each gives us, which has these sizes.
         """
-        if not self._group:
+        group = self._group
+        if not group:
             return lambda: list(given)
         out, into = list(given), list(sizes)
         out[self.rank], into[self.rank] = torch.empty(0), 0  # our own does not travel
         found, sent = torch.empty(sum(into)), torch.cat(out)
-        work = self._group.alltoall_base(found, sent, into, [len(one) for one in out])
+        work = group.alltoall_base(found, sent, into, [len(one) for one in out])
 
         def arrived() -> list[Tensor]:
-            _done(work)
+            _done(group, work)
             parts = list(torch.split(found, into))
             parts[self.rank] = given[self.rank]
             return parts
@@ -79,7 +83,8 @@ class Ranks:
         """What every rank gives, in their order.
 
         Args:
-            resting: others may be waiting for something else, so we give our core away until they come.
+            resting: nothing is urgent, or others may be waiting for something else: we give our core away until they
+                come.
         """
         if not self._group:
             return [content]
@@ -92,9 +97,9 @@ class Ranks:
             part[:length] for part, length in zip(self._all(self._group, content, max(lengths)), lengths, strict=True)
         ]
 
-    def most(self, number: int) -> int:
-        """The largest of what each gives, non-negative and below 2^63."""
-        return max(int(_LENGTH.unpack(one)[0]) for one in self.gather(_LENGTH.pack(number)))
+    def most(self, number: int, *, resting: bool = False) -> int:
+        """The largest of what each gives, non-negative and below 2^63. Args: resting: as of `gather`."""
+        return max(int(_LENGTH.unpack(one)[0]) for one in self.gather(_LENGTH.pack(number), resting=resting))
 
     def collect(self, content: bytes) -> list[bytes]:
         """The same on rank 0, and nothing elsewhere: for what is large."""
@@ -103,7 +108,7 @@ class Ranks:
         lengths = [_LENGTH.unpack(one)[0] for one in self.gather(_LENGTH.pack(len(content)))]
         own = _tensor(content, max(lengths))
         parts = [] if self.rank else [torch.empty_like(own) for _ in lengths]
-        _done(self._group.gather([parts] if parts else [], [own]))
+        _done(self._group, self._group.gather([parts] if parts else [], [own]))
         return [part[:length].numpy().tobytes() for part, length in zip(parts, lengths, strict=False)]
 
     def spread(self, content: bytes) -> bytes:
@@ -112,7 +117,7 @@ class Ranks:
             return content
         length = _LENGTH.unpack(self.gather(_LENGTH.pack(len(content)))[0])[0]
         own = _tensor(content if self.rank == 0 else b"", length)
-        _done(self._group.broadcast([own]))
+        _done(self._group, self._group.broadcast([own]))
         return own.numpy().tobytes()
 
     def _all(self, group: ProcessGroup, content: bytes, width: int, *, resting: bool = False) -> list[bytes]:
@@ -121,7 +126,7 @@ class Ranks:
         found = torch.empty(sum(into), dtype=torch.uint8)
         own = _tensor(content, width).repeat(self.size - 1)
         # A third of the time of an allgather.
-        _done(group.alltoall_base(found, own, into, into), resting=resting)
+        _done(group, group.alltoall_base(found, own, into, into), resting=resting)
         parts = [part.numpy().tobytes() for part in torch.split(found, into)]
         return [content if rank == self.rank else part for rank, part in enumerate(parts)]
 
@@ -165,15 +170,32 @@ def own_store(given: Store, host: str, rank: int) -> Store:
         return store
 
 
-def _done(work: Work, *, resting: bool = False) -> None:
+def _done(group: ProcessGroup, work: Work, *, resting: bool = False) -> None:
     """Waits, at first on our feet: a virtual core that was given away takes up to milliseconds to come back."""
     end_s = time.perf_counter() + (0.0 if resting else _STANDING_S)
     while not work.is_completed() and time.perf_counter() < end_s:
         os.sched_yield()  # to gloo's threads
     try:
+        while not work.is_completed():
+            with suppress(RuntimeError):  # not yet; or what the last line says again
+                work.wait(_PATIENCE if resting else _LOOK)
+            if not work.is_completed():
+                _look(group)
         work.wait()
     except RuntimeError as error:  # of gloo, which goes on with good wishes
         raise ConnectionError(f"another rank is gone: {str(error).partition('. ')[0]}") from None
+
+
+def _look(group: ProcessGroup) -> None:
+    """Raises RuntimeError where a connection is broken. Nobody receives what it sends, and nobody waits for that."""
+    try:
+        for rank in range(group.size()):
+            if rank != group.rank():
+                group.send([torch.empty(0)], rank, _LOOK_TAG)
+    except RuntimeError:
+        # The group's end would wait for its thread, which still waits. So it has none: we end without.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+        raise
 
 
 def _tensor(content: bytes, width: int) -> Tensor:

@@ -93,7 +93,7 @@ class Trainer:
         explored: list[Explored] = []
         for entry, message in zip(entries, self._intake.read(entries), strict=True):
             self._enter(outcome, explored, entry, message)
-        joined = self.joins.take(self.ranks.most(self.joins.now_ms) - 1)
+        joined = self.joins.take(self.ranks.most(self.joins.now_ms, resting=not entries) - 1)
         outcome.join = joined.counts
         outcome.dead_letters += [_dead_letter(entry, error) for entry, error in joined.refused]
         outcome.slices = slices(joined.closed, self.strategies, mature=self._mature)

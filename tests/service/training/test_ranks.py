@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,6 +14,25 @@ import torch
 from torch.distributed import HashStore, TCPStore
 
 from service.training.ranks import Ranks, joined, own_store
+
+SWAP = """
+import os, signal, sys, time
+import torch
+import torch.distributed
+from service.training.ranks import Ranks
+
+store, rank, numbers = sys.argv[1], int(sys.argv[2]), 20_000_000
+torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+ranks = Ranks(torch.distributed.group.WORLD)
+arrived = ranks.swap([torch.zeros(0), torch.zeros(0 if rank else numbers)], [numbers if rank else 0, 0])
+if rank:
+    time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGSTOP)
+try:
+    arrived()
+except ConnectionError:
+    raise SystemExit(3) from None
+"""
 
 
 def test_one_alone_talks_to_nobody() -> None:
@@ -57,6 +77,40 @@ def test_each_has_what_the_others_gave_it(together) -> None:
         return [one.tolist() for one in ranks.swap(ours, [3 * other + ranks.rank for other in range(3)])()]
 
     assert together(3, work) == [[given(other, rank).tolist() for other in range(3)] for rank in range(3)]
+
+
+def test_a_rank_that_is_killed_in_the_middle_of_a_message_ends_who_sends_it(tmp_path) -> None:
+    """Of which gloo would send the rest for a day."""
+    command = [sys.executable, "-c", SWAP, str(tmp_path / "store")]
+    with subprocess.Popen([*command, "0"]) as first, subprocess.Popen([*command, "1"]) as second:
+        try:
+            os.waitid(os.P_PID, second.pid, os.WSTOPPED | os.WNOWAIT)
+            time.sleep(0.5)  # until no more of it is taken
+            second.kill()
+            assert first.wait(20) == 3
+        finally:
+            first.kill()
+            second.kill()
+
+
+def test_they_rest_where_nothing_is_to_be_learned(together, world, monkeypatch) -> None:
+    stood: Counter[str] = Counter()
+
+    def late(ranks: Ranks) -> None:
+        trainer = world.trainer(ranks=ranks)
+        for what, work in (
+            ("rests", lambda: trainer.feed([])),
+            ("stands", lambda: ranks.swap([torch.ones(1)] * 2, [1] * 2)()),
+        ):
+            ranks.gather(b"", resting=True)
+            now.append(what)
+            time.sleep(0.1 * ranks.rank)
+            work()
+
+    now: list[str] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: stood.update(now[-1:]))
+    together(2, late)
+    assert list(stood) == ["stands"]
 
 
 def test_ranks_that_are_restarted_do_not_call_those_before() -> None:
