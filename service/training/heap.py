@@ -11,7 +11,7 @@ _LARGE = 32 << 20  # bytes from which on an array is a mapping of its own, which
 
 
 def settle() -> None:
-    """To be called once."""
+    """What is here by now stays, and what is freed from here on is kept for the next step. To be called once."""
     # A full collection over what is here by now takes 40 ms, in which all ranks wait.
     gc.collect()
     gc.freeze()
