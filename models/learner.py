@@ -15,7 +15,7 @@ from models.memory import Memory
 from models.networks.click import ClickNetwork, Params, tensors
 from models.networks.embedding import is_table
 from models.networks.masks import training_masks
-from models.optimizers import OPTIMIZERS
+from models.optimizers import OPTIMIZERS, without_denormals
 from models.peers import Peers, Rows, shares
 from models.touched import Touched
 from models.types import Array, Batch
@@ -102,8 +102,9 @@ class Learner:
             torch.from_numpy(np.asarray(label, dtype=np.float32)),
             None if context_row is None else torch.from_numpy(context_row),
         )
-        p = self._with_peers(rows, self._division) if self._division else self._alone(rows)
-        self._optimizer.step()
+        with without_denormals():
+            p = self._with_peers(rows, self._division) if self._division else self._alone(rows)
+            self._optimizer.step()
         self.step += 1
         return p.numpy()
 

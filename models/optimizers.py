@@ -74,8 +74,7 @@ class Adam:
             if sparse is not None:
                 rows[name] = sparse._indices()[0]
                 self._params[name].grad = gradient.index_add_(0, rows[name], sparse._values())
-        with without_denormals():
-            self._adam.step()
+        self._adam.step()
         for name, read in rows.items():
             self._gradients[name].index_fill_(0, read, 0.0)
 
@@ -110,7 +109,7 @@ class SparseAdam:
 
     def step(self) -> None:
         self._steps += 1
-        with without_denormals(), torch.no_grad():
+        with torch.no_grad():
             for name, rows, g in _read(self._tables):
                 self._move(name, rows, g)
         self._others.step()
@@ -169,7 +168,7 @@ class RowwiseAdagrad:
 
     def step(self) -> None:
         self._steps += 1
-        with without_denormals(), torch.no_grad():
+        with torch.no_grad():
             for name, rows, g in _read(self._tables):
                 v = self._decayed(name, rows).add_(g.square().mean(1))
                 self._sum[name].index_copy_(0, rows, v)
@@ -235,9 +234,10 @@ def _tensor(state: Mapping[str, Array], name: str) -> Tensor:
 
 @contextmanager
 def without_denormals() -> Iterator[None]:
-    """Lets numbers below 1e-38 be zero, in this thread.
+    """Lets numbers below 1e-38 be zero, in this thread: arithmetic on them takes up to ten times as long.
 
-    The moments of rows that are long unread get there and stay, and arithmetic on them takes ten times as long.
+    The moments of rows that are long unread get there and stay; so do the gradients of examples of which the model is
+    all too sure.
     """
     torch.set_flush_denormal(True)
     try:

@@ -146,7 +146,7 @@ def _bare(batches: Sequence[Ready]) -> Callable[[], None]:
     loop = BareLoop(network, LEARNING_RATE)
 
     def call() -> None:
-        with without_denormals():  # as our optimisers do: it would otherwise become ten times slower within the hour
+        with without_denormals():  # as our learner does: it would otherwise become ten times slower within the hour
             loop(batches)
 
     return call

@@ -37,6 +37,23 @@ def test_the_loss_falls_on_one_batch(spec, batches):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_what_a_model_is_all_too_sure_of_leaves_no_denormal_numbers(spec, batches, optimizer):
+    """They slow everything down that they are multiplied with. A logit of -80 is a probability of 2e-35."""
+    learner = make(spec, optimizer=optimizer)
+    weights = learner.weights()
+    weights["mlp.out.bias"] = np.array(-80.0, dtype=np.float32)
+    learner.restore(weights, {}, 0)
+    found: list[torch.Tensor] = []
+    for name in ("mlp.0.item", "mlp.1.weight", "mlp.out.weight", "mlp.out.bias"):
+        learner.params[name].register_hook(lambda gradient: found.append(gradient.clone()))
+    learner.learn(batches[0][0], np.zeros(29, dtype=np.float32))
+    sizes = torch.cat([one.flatten() for one in found]).abs()
+    assert sizes.max() > 0.0
+    assert not ((sizes > 0.0) & (sizes < torch.finfo(torch.float32).tiny)).any()
+    assert torch.tensor(1e-30) * torch.tensor(1e-10) > 0.0  # nobody else's arithmetic is changed
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_restored_learner_continues_bit_for_bit(spec, batches, optimizer):
     straight, stopped = make(spec, optimizer=optimizer), make(spec, optimizer=optimizer)
     for batch, label in batches[:4]:
