@@ -104,13 +104,14 @@ class Division:
         give(self.owned, [self._owned(*one) for one in zip(self._traffic.asked, values, others, strict=True)])
         return torch.cat(all_p)
 
-    def level(self) -> None:
-        """Brings every row to all peers that they may have as it was."""
+    def level(self) -> Places:
+        """Brings every row to all peers that they may have as it was. Returns these rows."""
         everywhere = {name: torch.arange(len(value)) for name, value in self._tables.items()}
         if self._moved:
             everywhere = {name: torch.from_numpy(rows).long() for name, rows in self._moved.rows().items()}
             self._moved.clear()
         self._bring(self._between([everywhere] * self.peers.size))()
+        return everywhere
 
     def cut(self, state: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
         """The state of an optimiser of all rows: of one of `owned`, and of the rows of the peers after us."""

@@ -124,7 +124,7 @@ class Learner:
         """The rows of each embedding table, and of what beliefs keep by row, that moved since `settle`: name -> (N,)
         int32, ascending.
 
-        None where the optimiser moves them all.
+        None where the optimiser moves them all. With peers, up to the last `level`.
         """
         return self._touched.rows() if self._touched else None
 
@@ -146,7 +146,9 @@ class Learner:
     def level(self) -> None:
         """Brings `params` together, with all peers: until then each has rows of tables as it last read them."""
         if self._division:
-            self._division.level()
+            moved = self._division.level()
+            if self._touched:
+                self._touched.mark([moved])
 
     def share(self) -> dict[str, Array]:
         """Of the state what no peer has: copies, by name."""
@@ -205,13 +207,11 @@ class Learner:
         cuts = shares(len(rows.label), self._parts)
         parts = [rows.part(cut) for cut in cuts]
         if any(one.recalls for one in self._beliefs):
-            division.level()
+            self.level()
         # Beliefs learn from all rows.
         arrived = division.fetch([rows.batch if self._memories else part.batch for part in parts])
         ours, cut = parts[division.peers.rank], cuts[division.peers.rank]
         masks = self._masks(cut, len(rows.label))  # while the rows travel
-        if self._touched:
-            self._touched.mark(division.read)
         arrived()
         self._teach(rows)
         return division.add_up(self._backward(ours, masks, len(rows.label)), cuts)

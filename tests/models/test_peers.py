@@ -82,6 +82,12 @@ def state_of(peer: Peer, learner: Learner) -> dict[str, np.ndarray]:
     return learner.state() if peer.rank == 0 else {}
 
 
+def assert_same(rows: dict[str, np.ndarray] | None, expected: dict[str, np.ndarray] | None) -> None:
+    assert (rows is None) == (expected is None)
+    for name, one in (expected or {}).items():
+        np.testing.assert_array_equal((rows or {})[name], one)
+
+
 @pytest.mark.parametrize("members", [0, 2])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("size", [2, 3])
@@ -103,6 +109,7 @@ def test_together_they_learn_what_one_learns_alone(spec, batches, optimizer: str
     threads.run(lambda peer: found[peer.rank][0].level())
     for learner, predicted in found:
         assert learner.step == alone.step
+        assert_same(learner.touched(), alone.touched())
         for name, value in alone.weights().items():
             np.testing.assert_array_equal(learner.weights()[name], value)
             np.testing.assert_allclose(learner.weights()[name], whole.weights()[name], rtol=0, atol=1e-5)
