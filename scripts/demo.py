@@ -56,10 +56,11 @@ age_ts = 0.3
 [strategies.greedy]
 method = "greedy"
 
-[strategies.item_posterior] # the default: what an item's own clicks say beyond the model
+[strategies.item_posterior] # what an item's own clicks say beyond the model: may change 5 % of the slots
 method = "item_posterior"
+budget = 0.05
 
-[strategies.age_ts] # AGE, Thompson sampling: may change 5 % of the slots
+[strategies.age_ts] # AGE, Thompson sampling: likewise
 method = "age"
 uncertainty = "thompson"
 budget = 0.05
