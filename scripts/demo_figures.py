@@ -116,7 +116,7 @@ class Seen:
         }
 
     def table(self, title: str) -> Table:
-        """A row a strategy; both are served by one model, so that its version and freshness are the same for both."""
+        """A row a strategy; all are served by one model, so that its version and freshness are the same for all."""
         columns = ("strategy", "requests", "CTR", "PCOC", "explored", "model", "click to serving")
         table = Table(title=title, caption=self.line(), title_justify="left", caption_justify="left")
         for number, column in enumerate(columns):
