@@ -50,7 +50,6 @@ class Division:
     Attributes:
         peers: as given.
         owned: what is ours to move, by name: of each table our rows, and of all else everything. No copies.
-        read: in this step, by each peer.
     """
 
     def __init__(self, spec: FeatureSpec, params: Params, peers: Peers, *, moves_unread: bool) -> None:
@@ -58,7 +57,7 @@ class Division:
         self._tables = {name: value.detach() for name, value in params.items() if name.startswith(TABLE)}
         self._shares = {name: _divided(len(value), peers.size) for name, value in self._tables.items()}
         self.owned: Params = {**params, **{name: value[self.share(name)] for name, value in self._tables.items()}}
-        self.read: Sequence[Places] = []
+        self._read: Places = {}  # by us, in this step
         self._traffic = _Traffic([], [])
         # What others may have as it was. Where rows move that nobody reads, it may be any.
         self._moved = None if moves_unread else Touched(self._tables)
@@ -76,11 +75,11 @@ class Division:
         Returns:
             What waits until it is there.
         """
-        self.read = [rows_read(self._spec, part) for part in parts]
-        self._traffic = self._between(self.read)
+        read = [rows_read(self._spec, part) for part in parts]
+        self._read, self._traffic = read[self.peers.rank], self._between(read)
         arrived = self._bring(self._traffic)
         if self._moved:
-            self._moved.mark(self.read)
+            self._moved.mark(read)
         return arrived
 
     def add_up(self, p: Tensor, cuts: Sequence[slice]) -> Tensor:
@@ -93,7 +92,7 @@ class Division:
         Returns:
             What each has for its own, (B,) float32.
         """
-        ours = taken(self._params, self.read[self.peers.rank])
+        ours = taken(self._params, self._read)
         given = [torch.cat([*values, ours.others, p]) for values in self._by_owner(ours.values)]
         sizes = [
             [self._numbers(places), len(ours.others), cut.stop - cut.start]

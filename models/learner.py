@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from models.beliefs.belief import Belief, ByRow, Lesson, prepare
+from models.denormals import without_denormals
 from models.division import Division
 from models.gradients import give, rows_read, taken
 from models.memory import Memory
 from models.networks.click import ClickNetwork, Params, tensors
 from models.networks.embedding import is_table
 from models.networks.masks import training_masks
-from models.optimizers import OPTIMIZERS, without_denormals
+from models.optimizers import OPTIMIZERS
 from models.peers import Peers, Rows, shares
 from models.touched import Touched
 from models.types import Array, Batch
@@ -210,11 +211,10 @@ class Learner:
             self.level()
         # Beliefs learn from all rows.
         arrived = division.fetch([rows.batch if self._memories else part.batch for part in parts])
-        ours, cut = parts[division.peers.rank], cuts[division.peers.rank]
-        masks = self._masks(cut, len(rows.label))  # while the rows travel
+        masks = self._masks(cuts[division.peers.rank], len(rows.label))  # while the rows travel
         arrived()
         self._teach(rows)
-        return division.add_up(self._backward(ours, masks, len(rows.label)), cuts)
+        return division.add_up(self._backward(parts[division.peers.rank], masks, len(rows.label)), cuts)
 
     def _teach(self, rows: Rows) -> None:
         """Has the beliefs learn from B examples, as the click model sees them before its own step."""

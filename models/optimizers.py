@@ -8,7 +8,6 @@ References:
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -230,17 +229,3 @@ def _tensor(state: Mapping[str, Array], name: str) -> Tensor:
     if name not in state:
         raise ValueError(f"{name} is missing: the state is another optimiser's")
     return torch.from_numpy(np.array(state[name]))
-
-
-@contextmanager
-def without_denormals() -> Iterator[None]:
-    """Lets numbers below 1e-38 be zero, in this thread: arithmetic on them takes up to ten times as long.
-
-    The moments of rows that are long unread get there and stay; so do the gradients of examples of which the model is
-    all too sure.
-    """
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)

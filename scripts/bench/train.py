@@ -14,9 +14,10 @@ import torch
 import typer
 from prometheus_client import CollectorRegistry
 
+from models.denormals import without_denormals
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
-from models.optimizers import OPTIMIZERS, without_denormals
+from models.optimizers import OPTIMIZERS
 from models.spec import FeatureSpec
 from models.types import Array, Batch
 from scripts.bench import train_ranks

@@ -41,7 +41,7 @@ COLUMNS = (
 def run(ranks: int, *, batch_sizes: Sequence[int], requests: int, runs: int, tell: Tell) -> list[Row]:
     """Three rows for each batch size and optimiser; docs/benchmarks.md explains the keys."""
     found: list[Row] = []
-    log = _Log(StreamNames("bench", ranks), ranks, requests)
+    log = _Log(ranks, requests)
     with ExitStack() as stack:
         tell("starting the ranks")
         one, together = (stack.enter_context(_group(size, log)) for size in (1, ranks))
@@ -67,7 +67,6 @@ def run(ranks: int, *, batch_sizes: Sequence[int], requests: int, runs: int, tel
 
 
 class _Log(NamedTuple):
-    names: StreamNames
     partitions: int
     requests: int
 
@@ -136,7 +135,7 @@ def _rank(pipe: "Connection[object, object]", log: _Log, folder: Path, rank: int
     if size > 1:
         torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/ranks", rank=rank, world_size=size)
         ranks = Ranks(torch.distributed.group.WORLD)
-    everything, fed = entries(log.requests, log.names), FED * log.partitions
+    everything, fed = entries(log.requests, StreamNames("bench", log.partitions)), FED * log.partitions
     rounds = [
         [one for one in everything[start : start + fed] if ranks.owns(partition_of(one.stream))]
         for start in range(0, len(everything), fed)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models.optimizers import OPTIMIZERS, Adam, Optimizer, RowwiseAdagrad, SparseAdam, without_denormals
+from models.denormals import without_denormals
+from models.optimizers import OPTIMIZERS, Adam, Optimizer, RowwiseAdagrad, SparseAdam
 from models.rows import sparse
 
 RATE = 0.05
