@@ -96,12 +96,15 @@ def state(server: Server) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_servers_too(start: Callable[..., Server], number: int) -> None:
-    before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as ended, failing(), start().wait() as server:
-        signal.raise_signal(number)
-    assert ended.value.code == 128 + number
-    assert read(server.port, "/") == (None, b"")
-    assert signal.getsignal(number) == before
+    before = signal.signal(number, signal.SIG_DFL)  # these tests may run under nohup themselves
+    try:
+        with pytest.raises(SystemExit) as ended, failing(), start().wait() as server:
+            signal.raise_signal(number)
+        assert ended.value.code == 128 + number
+        assert read(server.port, "/") == (None, b"")
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_without_a_terminal_it_goes_on() -> None:
