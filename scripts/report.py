@@ -56,8 +56,8 @@ def report(
 
     Every strategy lives alone in simulated worlds whose click probabilities are known, and learns from the clicks on
     what it shows: from a stream, as the service does, or anew from a window after every partition, as the papers did on
-    R6B. All meet the same visits with the same luck, so their difference is compared seed by seed: the interval is that
-    of the mean paired difference, at 95 %.
+    R6B. All meet the same visits with the same luck, so they are compared seed by seed: the interval is that of the
+    quotient of their means, at 95 %.
 
     An interrupted report goes on where it was: finished runs are in the file of --runs.
 

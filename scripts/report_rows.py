@@ -1,7 +1,7 @@
 """What a table of `agerank report` is made of, and the rows that stand in several of them.
 
-Settings that no paper states were chosen by `agerank tune` on the world r6b of seeds 0 and 1, two to four values a
-method, for those of Table 1 (docs/experiments.md). The others are as their papers have them, or our guesses.
+Settings that no paper states were chosen by `agerank tune` on the world r6b of seeds 0 and 1, three to five a method,
+for those of Table 1 (docs/experiments.md). The others are as their papers have them, or our guesses.
 """
 
 from dataclasses import dataclass

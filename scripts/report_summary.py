@@ -1,4 +1,4 @@
-"""From runs to a table: means over seeds, paired differences, and the paper's figures beside them."""
+"""From runs to a table: means over seeds, their quotients, and the paper's figures beside them."""
 
 import statistics
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ HEAD = ("strategy", "clicks", "against {}", "of the best", "PCOC", "log loss", "
 def summary(table: Table, rows: Sequence[Row], records: Sequence[Sequence[Record]]) -> list[Summary]:
     """One entry a row of the table, from the records of its seeds, which are the same for all rows.
 
-    Differences are those of expected clicks, the sum of the true click probabilities of what was shown: pairs of the
-    same world, without the luck of the clicks.
+    Compared are expected clicks, the sum of the true click probabilities of what was shown: pairs of the same world,
+    without the luck of the clicks.
     """
     labels = [row.label for row in rows]
     base = [one.result["expected_clicks"] for one in records[labels.index(table.reference)]]
@@ -93,7 +93,7 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def difference(found: Summary) -> str:
-    """A mean paired difference, with its interval where there is one."""
+    """A gain over the reference, with its interval where there is one."""
     if found["low"] is None:
         return f"{found['mean']:+.1%}"
     return f"{found['mean']:+.1%} [{found['low']:+.1%}, {found['high']:+.1%}]"

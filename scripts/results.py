@@ -57,7 +57,7 @@ def methods(documents: Sequence[Document]) -> Cells:
 def brief(document: Document) -> Cells:
     """Some rows with what matters most, the best last."""
     reference = TABLES[document["report"]].reference
-    head = ["method", f"clicks against {reference}", "in the paper, on R6B", "slots changed", "a life takes"]
+    head = ["method", f"clicks against {reference}", "in the paper, on R6B", "slots changed"]
     rows = sorted(
         (row for row in document["rows"] if row["label"] in BRIEF), key=lambda row: row["against_reference"]["mean"]
     )
@@ -67,7 +67,6 @@ def brief(document: Document) -> Cells:
             difference(row["against_reference"]),
             "-" if row["paper"] is None else f"{row['paper_against_reference']:+.1%}",
             f"{row['changed']:.1%}",
-            f"{row['seconds']:.0f} s",
         ]
         for row in rows
     ]

@@ -8,5 +8,5 @@ open_bandit reads another such log
 replay      judges a strategy on such a log, without bias
 items       what visits refer to
 estimators  what a policy would have earned, from a log with propensities
-intervals   of means and differences over seeds
+intervals   of means over seeds, and of their quotients
 """

@@ -1,4 +1,4 @@
-"""Means and differences over seeds, with 95 % intervals of Student's t. numpy only."""
+"""Means over seeds and their quotients, with 95 % intervals of Student's t. numpy only."""
 
 import math
 from collections.abc import Sequence
@@ -43,9 +43,13 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
 
 def paired(values: Sequence[float], against: Sequence[float]) -> Interval:
-    """Relative difference of pairs, (value - other) / mean of the others: one pair a seed, in the same world.
+    """Of the ratio of the means, less 1: one pair a seed, in the same world.
 
-    Dividing by the mean and not by each other one keeps the difference linear, so a seed with few clicks weighs little.
+    By the delta method: the ratio r of the means deviates as the mean of value - r other does, over that of the others.
+    So a seed with few clicks weighs little, and values that are r times the others in every world have no width.
     """
-    other = np.asarray(against, dtype=np.float64)
-    return mean_interval(((np.asarray(values, dtype=np.float64) - other) / other.mean()).tolist())
+    value, other = np.asarray(values, dtype=np.float64), np.asarray(against, dtype=np.float64)
+    base = float(other.mean())
+    ratio = float(value.mean()) / base
+    _, low, high = mean_interval(((value - ratio * other) / base).tolist())
+    return Interval(ratio - 1.0, ratio - 1.0 + low, ratio - 1.0 + high)
