@@ -8,6 +8,9 @@ import msgspec
 from models.types import NoiseInput
 from service.errors import CheckpointError
 
+#: Of what a version is made of. It rises where what was written so far comes to mean something else: then no other
+#: release may read it. A field that is only added, here or in what a manifest holds, has a default that says what its
+#: absence meant, and needs no new format: see "Upgrades" in docs/operations.md.
 FORMAT = 3
 
 
@@ -52,7 +55,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     twin: str = ""  # digest of the delta version of the same number, as which a full one was published before
     bytes: int = 0  # of all files but this one; written by `seal`
     files: dict[str, str] = {}  # name -> sha256; written by `seal`
-    digest: str = ""  # sha256 of this document with digest empty; written by `seal`
+    digest: str = ""  # sha256 of this document as it is written, see `_digest`; written by `seal`
 
     @property
     def kind(self) -> Literal["full", "delta"]:
@@ -64,7 +67,7 @@ def seal(manifest: Manifest, files: dict[str, bytes]) -> Manifest:
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     size = sum(len(content) for content in files.values())
     manifest = msgspec.structs.replace(manifest, files=hashes, bytes=size)
-    return msgspec.structs.replace(manifest, digest=_digest(manifest))
+    return msgspec.structs.replace(manifest, digest=_digest(msgspec.json.encode(manifest)))
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -73,8 +76,9 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def decode(content: bytes, *, where: str) -> Manifest:
-    """A manifest that is what `encode` wrote. Raises CheckpointError: unreadable_manifest, unknown_format,
-    hash_mismatch.
+    """A manifest that is what `encode` wrote, be it that of another release: what this one does not know is left out.
+
+    Raises CheckpointError: unreadable_manifest, unknown_format, hash_mismatch.
     """
     try:
         found = msgspec.json.decode(content, type=dict[str, object]).get("format")
@@ -83,11 +87,15 @@ def decode(content: bytes, *, where: str) -> Manifest:
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CheckpointError("unreadable_manifest", f"{where}: {error}") from None
-    if manifest.digest != _digest(manifest):
+    if manifest.digest != _digest(content):
         raise CheckpointError("hash_mismatch", f"{where} is not what was written")
     return manifest
 
 
-def _digest(manifest: Manifest) -> str:
-    """Hash of the content, not of its layout."""
-    return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(manifest, digest=""))).hexdigest()
+def _digest(document: bytes) -> str:
+    """Hash of what a document says, in the order in which it says it, its own digest left empty.
+
+    Not of how it is laid out; and not of what a release makes of it, for that may know more fields, or fewer.
+    """
+    found = msgspec.json.decode(document, type=dict[str, object])
+    return hashlib.sha256(msgspec.json.encode({**found, "digest": ""})).hexdigest()
