@@ -134,16 +134,8 @@ def pin(store: Store, pinned: bool) -> Choice:
 
 
 def _choose(store: Store, change: Callable[[Current | None], Current]) -> Choice:
-    seen: list[Current | None] = [None]
-
-    def watched(found: Current | None) -> Current:
-        seen[0] = found
-        return change(found)
-
-    chosen, before = checkpoints.change_current(store, watched), seen[0]
-    if (
-        before and before.version != chosen.version and not _is_there(store, chosen.version)
-    ):  # deleted since it was verified
+    before, chosen = checkpoints.change_current(store, change)
+    if before and before.version != chosen.version and not _is_there(store, chosen.version):
         checkpoints.change_current(store, lambda found: before if found == chosen else found or before)
         raise Conflict("version_unusable", f"version {chosen.version} was deleted meanwhile: it was one of the oldest")
     return Choice(version=chosen.version, pinned=chosen.pinned, before=before.version if before else None)

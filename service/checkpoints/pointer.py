@@ -53,15 +53,18 @@ def set_current(store: Store, manifest: Manifest, *, pinned: bool = False) -> No
 
 def advance(store: Store, manifest: Manifest) -> bool:
     """The same for the trainer: False, and nothing is changed, where an operator has pinned another version."""
-    found = change_current(store, lambda found: found if found and found.pinned else point(manifest))
-    return found.version == manifest.version
+    _, now = change_current(store, lambda found: found if found and found.pinned else point(manifest))
+    return now.version == manifest.version
 
 
-def change_current(store: Store, change: Callable[[Current | None], Current]) -> Current:
+def change_current(store: Store, change: Callable[[Current | None], Current]) -> tuple[Current | None, Current]:
     """Writes what `change` makes of the current content, None where that is absent or cannot be read.
 
     It is called again where somebody else was faster. The same content is written again, for whoever waits for a sign
     to try it again; the same object is not.
+
+    Returns:
+        What was current before, and what is now.
     """
     for _ in range(_ATTEMPTS):
         try:
@@ -70,7 +73,7 @@ def change_current(store: Store, change: Callable[[Current | None], Current]) ->
             found, stamp = None, store.stamp(CURRENT)
         wanted = change(found)
         if wanted is found or store.put(CURRENT, msgspec.json.encode(wanted), stamp=stamp):
-            return wanted
+            return found, wanted
     raise OSError(f"{store}: {CURRENT} is written by others all the time")
 
 
