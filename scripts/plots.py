@@ -39,7 +39,18 @@ def svg(panels: Sequence[Panel]) -> str:
 
 
 def _panel(panel: Panel, labels: Sequence[str]) -> list[str]:
+    """Without points, as of too few visits, axes alone."""
     points = [point for line in panel.lines.values() for point in line]
+    return [
+        f'<text x="{WIDTH / 2}" y="20" text-anchor="middle" font-size="13">{escape(panel.title)}</text>',
+        f'<text x="{WIDTH / 2}" y="{HEIGHT - 14}" text-anchor="middle">{escape(panel.x_label)}</text>',
+        f'<path d="M{MARGIN} {MARGIN}V{HEIGHT - MARGIN}H{WIDTH - MARGIN / 2}" stroke="#333" fill="none"/>',
+        *(_curves(panel, labels, points) if points else []),
+    ]
+
+
+def _curves(panel: Panel, labels: Sequence[str], points: Sequence[tuple[float, float]]) -> list[str]:
+    """The lines of a panel, whose points are given, and the ends of its axes."""
     scale = math.log10 if panel.log_x else float
     xs, ys = [scale(x) for x, _ in points], [y for _, y in points]
     left, right, end = min(xs), max(xs), max(x for x, _ in points)
@@ -50,9 +61,6 @@ def _panel(panel: Panel, labels: Sequence[str]) -> list[str]:
         return f"{MARGIN + across:.1f} {HEIGHT - MARGIN - (y - low) / (top - low) * (HEIGHT - 2 * MARGIN):.1f}"
 
     parts = [
-        f'<text x="{WIDTH / 2}" y="20" text-anchor="middle" font-size="13">{escape(panel.title)}</text>',
-        f'<text x="{WIDTH / 2}" y="{HEIGHT - 14}" text-anchor="middle">{escape(panel.x_label)}</text>',
-        f'<path d="M{MARGIN} {MARGIN}V{HEIGHT - MARGIN}H{WIDTH - MARGIN / 2}" stroke="#333" fill="none"/>',
         f'<text x="{MARGIN - 4}" y="{MARGIN + 4}" text-anchor="end">{top:.3g}</text>',
         f'<text x="{MARGIN - 4}" y="{HEIGHT - MARGIN}" text-anchor="end">{low:.3g}</text>',
         f'<text x="{WIDTH - MARGIN / 2}" y="{HEIGHT - MARGIN + 14}" text-anchor="end">{end:g}</text>',

@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from enum import StrEnum
 from itertools import product
 from pathlib import Path
@@ -16,13 +16,15 @@ from rich.table import Table as RichTable
 
 from models.evaluation.loop import POINTS
 from models.evaluation.worlds.world import TUNING_SEEDS, check_seeds
-from models.registry import METHODS, build
+from models.registry import build
+from models.spec import FeatureSpec
+from scripts.outputs import to_write
 from scripts.plots import Panel, svg
-from scripts.report_rows import Row
+from scripts.report_rows import Row, Table
 from scripts.report_summary import Summary, cells, markdown, summary
 from scripts.report_tables import TABLES
 from scripts.runs import Record, Results, revision, run_all
-from scripts.worlds import Learning, Life, Scale, scale_of
+from scripts.worlds import Learning, Life, Scale, check, identity, open_world, scale_of
 
 WIDTH = 160  # characters, where no terminal says
 
@@ -39,18 +41,24 @@ def report(
     first_seed: Annotated[
         int, typer.Option(help="100 or above: worlds that nothing was tuned on.")
     ] = TUNING_SEEDS.stop,
-    only: Annotated[str, typer.Option(help="Labels of rows, separated by commas; the reference is always there.")] = "",
+    only: Annotated[
+        list[str],
+        typer.Option(help="Label of a row, or several with commas between. Repeatable; the reference is always there."),
+    ] = [],  # noqa: B006
     visits: Annotated[int | None, typer.Option(min=1, help="Of each life. Default: the world's own scale.")] = None,
     protocol: Annotated[
         Learning, typer.Option(help="stream: each example is learned once. window: learned anew, as in the papers.")
     ] = Learning.STREAM,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a CPU.")] = None,
     runs: Annotated[
-        Path, typer.Option(help="JSON lines, one a finished run; runs that are in it are not repeated.")
+        Path,
+        typer.Option(callback=to_write, help="JSON lines, one a finished run; runs that are in it are not repeated."),
     ] = Path("agerank-runs.jsonl"),
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, curves included.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as docs have it.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Write regret and CTR curves to this SVG file.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(callback=to_write, help="Write regret and CTR curves to this SVG file.")
+    ] = None,
 ) -> None:
     """Print a table of the papers with our own columns beside it.
 
@@ -66,19 +74,18 @@ def report(
     table = TABLES[which.value]
     chosen = world or table.worlds[0]
     span = range(first_seed, first_seed + seeds)
-    wanted = {*only.split(","), table.reference} - {""} if only else {row.label for row in table.rows}
-    rows, missing = _rows(table.rows, wanted)
+    asked = _asked(only, table.rows)
     try:
         check_seeds(span, tuning=False)
         scale = scale_of(chosen, protocol)
         scale = scale._replace(visits=visits or scale.visits)
+        spec, results = open_world(chosen, first_seed).spec, Results(runs)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    rows = _rows(table, asked, spec)
     lives = [Life(chosen, build(row.options["method"], row.options), seed, scale) for row, seed in product(rows, span)]
     quiet = as_json or as_markdown
-    records = run_all(
-        lives, title=which.value, processes=jobs or os.cpu_count() or 1, quiet=quiet, results=Results(runs)
-    )
+    records = run_all(lives, title=which.value, processes=jobs or os.cpu_count() or 1, quiet=quiet, results=results)
     by_row = [records[first : first + seeds] for first in range(0, len(records), seeds)]
     entries = summary(table, rows, by_row)
     if plot:
@@ -94,19 +101,37 @@ def report(
         # A file or a pipe is as wide as the table needs.
         width = console.width if console.is_terminal else WIDTH
         Console(width=width).print(_rich(title, *cells(table, entries)))
-    for label in missing:
-        typer.echo(f"{label}: this build has no such method", err=True)
 
 
-def _rows(rows: Sequence[Row], wanted: set[str]) -> tuple[list[Row], list[str]]:
-    """(those that can run, labels of those whose method is not there)."""
-    unknown = wanted - {row.label for row in rows}
-    if unknown:
-        known = ", ".join(row.label for row in rows)
-        raise typer.BadParameter(f"no row {', '.join(sorted(unknown))}; there are {known}", param_hint="--only")
-    chosen = [row for row in rows if row.label in wanted]
-    there = [row for row in chosen if row.options["method"] in METHODS]
-    return there, [row.label for row in chosen if row not in there]
+def _asked(only: Sequence[str], rows: Sequence[Row]) -> set[str]:
+    """Labels: a text that is none of them is several, with commas between."""
+    known = {row.label for row in rows}
+    asked = {label.strip() for text in only for label in ([text] if text in known else text.split(","))} - {""}
+    if unknown := asked - known:
+        there = ", ".join(row.label for row in rows)
+        raise typer.BadParameter(f"no row {', '.join(sorted(unknown))}; there are {there}", param_hint="--only")
+    return asked
+
+
+def _rows(table: Table, asked: Set[str], spec: FeatureSpec) -> list[Row]:
+    """Those asked for and the reference; all, where none is asked for, but what cannot live on these features."""
+    wanted = [row for row in table.rows if not asked or row.label in {*asked, table.reference}]
+    misfits = {row.label: why for row in wanted if (why := _misfit(row, spec))}
+    told = [f"{label}: {why}" for label, why in misfits.items()]
+    if misfits.keys() & {*asked, table.reference}:
+        raise typer.BadParameter("; ".join(told))
+    for line in told:
+        typer.echo(f"left out {line}", err=True)
+    return [row for row in wanted if row.label not in misfits]
+
+
+def _misfit(row: Row, spec: FeatureSpec) -> str | None:
+    """Why a strategy cannot live on these features, if so."""
+    try:
+        check(build(row.options["method"], row.options), spec)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _document(
@@ -118,7 +143,7 @@ def _document(
         "report": which,
         "command": shlex.join(["agerank", *sys.argv[1:]]),
         "version": revision(),
-        "world": world,
+        **identity(world),
         "seeds": list(seeds),
         **{name: life[name] for name in Scale._fields},
         "rows": list(entries),

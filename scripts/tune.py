@@ -14,9 +14,10 @@ from rich.console import Console
 
 from models.evaluation.worlds.world import TUNING_SEEDS, check_seeds
 from models.registry import METHODS, Strategy, build
+from scripts.outputs import to_write
 from scripts.runs import Record, Results, revision, run_all
 from scripts.tune_spaces import WITHOUT_LAMBDA, Choice, Space, ask, begin, space
-from scripts.worlds import Learning, Life, Scale, scale_of
+from scripts.worlds import Learning, Life, Scale, check, open_world, scale_of
 
 if TYPE_CHECKING:
     import optuna
@@ -46,11 +47,12 @@ def tune(
         ),
     ] = [],  # noqa: B006
     learning: Annotated[Learning, typer.Option("--protocol", help="As of `agerank report`.")] = Learning.STREAM,
-    study: Annotated[Path, typer.Option(help="SQLite file of the study; it goes on where it was.")] = Path(
-        "agerank-tune.db"
-    ),
+    study: Annotated[
+        Path, typer.Option(callback=to_write, help="SQLite file of the study; it goes on where it was.")
+    ] = Path("agerank-tune.db"),
     runs: Annotated[
-        Path, typer.Option(help="JSON lines, one a finished run; runs that are in it are not repeated.")
+        Path,
+        typer.Option(callback=to_write, help="JSON lines, one a finished run; runs that are in it are not repeated."),
     ] = Path("agerank-tune.jsonl"),
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a CPU.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all trials, the best first.")] = False,
@@ -74,8 +76,10 @@ def tune(
         given = {**_lines(fixed, "--set"), **({} if budget is None else {"budget": budget})}
         held, grid = build(method, {"method": method, **given}), _grid(tried)
         points = list(product(*grid.values()))
-        for point in points:
-            build(method, {"method": method, **given, **dict(zip(grid, point, strict=True))})
+        built = [build(method, {"method": method, **given, **dict(zip(grid, point, strict=True))}) for point in points]
+        for world, _ in places:
+            _check(built, world, first_seed)
+        results = Results(runs)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     setting = f"{worlds} {learning} seeds {span.start}-{span.stop - 1} visits {visits} budget {budget}"
@@ -85,7 +89,7 @@ def tune(
     complete = len(_complete(found))
     if not (complete or grid):
         found.enqueue_trial(begin(held, searched))
-    judge = _Judge(places, span, jobs or os.cpu_count() or 1, Results(runs), quiet=as_json)
+    judge = _Judge(places, span, jobs or os.cpu_count() or 1, results, quiet=as_json)
 
     def objective(trial: "optuna.Trial") -> float:
         asked = {name: value for name, value in ask(trial, searched).items() if value is not None}
@@ -114,6 +118,16 @@ def _grid(tried: Sequence[str]) -> dict[str, list[Any]]:
         if not (isinstance(values, list) and values):
             raise ValueError(f"--try takes NAME=[VALUE, ...], got {name} = {values!r}")
     return grid
+
+
+def _check(strategies: Sequence[Strategy], world: str, seed: int) -> None:
+    """Raises ValueError: one cannot live in this world."""
+    spec = open_world(world, seed).spec
+    for strategy in strategies:
+        try:
+            check(strategy, spec)
+        except ValueError as error:
+            raise ValueError(f"{strategy.method} cannot live in {world}: {error}") from None
 
 
 def _scale(world: str, learning: Learning, visits: int | None) -> Scale:

@@ -8,6 +8,7 @@ import numpy as np
 import typer
 from pyarrow import ArrowInvalid
 
+from scripts.outputs import to_write
 from scripts.world_fits import FitError, kuairand, upworthy
 from scripts.worlds import save_fit
 
@@ -22,7 +23,7 @@ class Source(StrEnum):
 def world(
     source: Annotated[Source, typer.Argument(help="Which log.")],
     data: Annotated[Path, typer.Option(help="Its folder (kuairand), or its file of arms (upworthy).")],
-    out: Annotated[Path, typer.Option(help="The file to write, such as kuairand.npz.")],
+    out: Annotated[Path, typer.Option(callback=to_write, help="The file to write, such as kuairand.npz.")],
 ) -> None:
     """Fit click probabilities on a real log and write them as a world.
 

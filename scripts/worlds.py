@@ -1,5 +1,6 @@
 """Worlds by name, and one life of a strategy in one of them."""
 
+import hashlib
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from models.evaluation.driver import Protocol
 from models.evaluation.loop import run
@@ -20,6 +22,7 @@ from models.evaluation.worlds.world import World
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.registry import Strategy, beliefs
+from models.spec import FeatureSpec
 from scripts.runs import Follow, Row, strategy_settings
 
 WORLDS: dict[str, Callable[[int], World]] = {
@@ -103,6 +106,17 @@ def scale_of(name: str, learning: Learning) -> Scale:
     return window if learning is Learning.WINDOW else stream
 
 
+def check(strategy: Strategy, spec: FeatureSpec) -> None:
+    """That a strategy can live in worlds of these features, before it does.
+
+    Raises:
+        ValueError: they do not tell what it learns from.
+    """
+    network = ClickNetwork(spec, NETWORK)
+    for belief in strategy.beliefs:
+        belief.init(network, torch.Generator())
+
+
 def save_fit(fit: Fit, path: Path) -> None:
     with path.open("wb") as file:
         np.savez_compressed(file, **fit._asdict())
@@ -122,6 +136,23 @@ def load_fit(path: Path) -> Fit:
     return fit
 
 
+def identity(name: str) -> Row:
+    """What tells a world from all others: its name, and of a file's world the digest of its arrays, not of its place.
+
+    Raises ValueError like `open_world`.
+    """
+    return {"world": name} if name in WORLDS else {"world": Path(name).name, "world_digest": _digest(Path(name))}
+
+
+@lru_cache(4)
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    for name, array in load_fit(path)._asdict().items():
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
 class Life(NamedTuple):
     """One run of the closed loop: see `scripts.runs.Run`."""
 
@@ -133,7 +164,7 @@ class Life(NamedTuple):
     @property
     def settings(self) -> Row:
         return {
-            "world": Path(self.world).name,
+            **identity(self.world),
             "strategy": strategy_settings(self.strategy),
             "seed": self.seed,
             **self.scale._asdict(),

@@ -107,6 +107,8 @@ def test_throughput_tells_what_crossed(invoke: Invoke) -> None:
         (("glm", "--first-seed", 98), "for tuning"),
         (("glm", "--only", "grandiose"), "no row grandiose; there are greedy"),
         (("glm", "--world", "mars"), "no world 'mars'"),
+        (("glm", "--plot", "nowhere/curves.svg"), "there is no folder nowhere"),
+        (("throughput", "--world", "glm", "--only", "UCB on counts"), "UCB on counts: items are told apart by"),
         (("table9",), "table9"),
     ],
 )
@@ -114,6 +116,34 @@ def test_what_cannot_be_reported_is_refused(invoke: Invoke, arguments: tuple[obj
     done = invoke(*arguments, *SMALL)
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.replace("\u2502", " ").split())
+
+
+def test_a_folder_is_no_place_for_runs(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["report", "glm", "--runs", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "is a folder" in " ".join(done.stderr.replace("\u2502", " ").split())
+
+
+def test_a_label_may_hold_a_comma(invoke: Invoke) -> None:
+    rows = ("--only", "epsilon-greedy, decayed", "--only", "greedy, AGE-TS")
+    done = invoke("glm", *SMALL, *rows, "--markdown")
+    assert done.exit_code == 0, done.output
+    labels = [line.split("|")[1].strip() for line in done.stdout.splitlines()[2:]]
+    assert labels == ["greedy", "epsilon-greedy", "epsilon-greedy, decayed", "AGE-TS"]
+
+
+def test_rows_that_cannot_live_in_the_world_are_left_out_and_named(invoke: Invoke, tmp_path: Path) -> None:
+    plot = tmp_path / "few.svg"
+    size = ("--visits", 20, "--seeds", 1, "--jobs", 1)
+    done = invoke("throughput", "--world", "glm", *size, "--json", "--plot", plot)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("left out") == 2
+    assert "left out UCB on counts: items are told apart by an item field" in done.stderr
+    labels = [row["label"] for row in json.loads(done.stdout)["rows"]]
+    assert "AGE-TS" in labels
+    assert "UCB on counts" not in labels
+    titles = [text.text for text in ElementTree.parse(plot).getroot().findall(".//{http://www.w3.org/2000/svg}text")]
+    assert "CTR by impressions of the item" in titles, "of items shown too seldom to have one, axes alone"
 
 
 def test_a_file_that_is_no_world_is_refused(invoke: Invoke, tmp_path: Path) -> None:

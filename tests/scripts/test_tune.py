@@ -104,6 +104,8 @@ def test_a_grid_is_searched_to_its_end_and_no_further(invoke: Invoke) -> None:
         (("age", "--budget", 7), "budget must lie"),
         (("age", "--first-seed", 99), "for reports"),
         (("age", "--worlds", "mars"), "no world 'mars'"),
+        (("guideboot", "--worlds", "r6b,glm"), "guideboot cannot live in glm: items are told apart by"),
+        (("age", "--runs", "."), ". is a folder"),
         (("age", "--set", "rate"), "--set takes NAME=VALUE"),
         (("age", "--set", "colour=1"), "unknown options"),
         (("age", "--try", "rate=0.1"), "--try takes NAME=[VALUE, ...]"),

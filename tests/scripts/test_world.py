@@ -9,9 +9,10 @@ from click.testing import Result
 from pyarrow import parquet
 from typer.testing import CliRunner
 
+from models.registry import build
 from scripts.cli import app
 from scripts.world_fits import USER_COLUMNS, VIDEO_COLUMNS
-from scripts.worlds import load_fit, open_world
+from scripts.worlds import Learning, Life, load_fit, open_world, scale_of
 
 DATA = Path(__file__).parents[2].parent / "shared/data"
 Invoke = Callable[..., Result]
@@ -44,6 +45,23 @@ def test_rates_are_shrunk_towards_the_mean_the_more_the_fewer_were_seen(invoke: 
     middle = 1.0 / (1.0 + np.exp(-np.mean([np.log(4 / 96), np.log(1 / 99), np.log(2 / 48)])))
     assert middle < rate[2] < 0.04 * 0.98
     assert open_world(str(tmp_path / "world.npz"), 0).visits(5).visits.context_index.shape == (5, 0)
+
+
+def test_a_world_is_known_by_what_its_file_holds(tmp_path: Path) -> None:
+    lives = []
+    for number, clicks in enumerate((40, 41, 40)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        data = arms(folder / "arms.csv.gz", ("a", 1_000, clicks, True), ("a", 1_000, 10, True))
+        options = ["world", "upworthy", "--data", str(data), "--out", str(folder / "mine.npz")]
+        assert CliRunner().invoke(app, options).exit_code == 0
+        world = str(folder / "mine.npz")
+        lives.append(Life(world, build("greedy", {}), 100, scale_of(world, Learning.STREAM)).settings)
+    assert [one["world"] for one in lives] == ["mine.npz"] * 3
+    assert lives[0] != lives[1]
+    assert lives[0] == lives[2]
+    named = Life("glm", build("greedy", {}), 100, scale_of("glm", Learning.STREAM)).settings
+    assert "world_digest" not in named, "what was finished before worlds had digests stays so"
 
 
 def kuairand(folder: Path, *, users: int = 20, videos: int = 30, shown: int = 3_000) -> Path:
