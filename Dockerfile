@@ -26,7 +26,8 @@ ENV AGERANK_HOST=0.0.0.0 \
     AGERANK_TRAINER_HOST=0.0.0.0 \
     AGERANK_DATA_DIR=/var/lib/agerank \
     AGERANK_LOG_FORMAT=json
-USER agerank
+# A number: where containers must not run as root, a kubelet does not look names up.
+USER 10001
 WORKDIR /var/lib/agerank
 VOLUME /var/lib/agerank
 EXPOSE 8000 8001

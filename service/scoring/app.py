@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -16,10 +15,9 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.types import ASGIApp
 
-from service import logs
+from service import logs, ports
 from service.checkpoints import open_store
 from service.connections import connect_async
-from service.ports import taking
 from service.scoring import item_routes, openapi, problems, routes, server
 from service.scoring.admin import Admin, create_admin
 from service.scoring.catalog import Catalog
@@ -42,8 +40,8 @@ from service.settings import Settings, SettingsError
 from service.streams import StreamNames
 from service.telemetry import ScorerMetrics
 
-#: An event id is known for twice the attribution window, and for a day at least: callers retry for so long, not longer.
-REMEMBER_WINDOWS, REMEMBER_AT_LEAST_S = 2.0, 86_400.0
+#: Routes of which each answers `max_in_flight` requests at a time, each of them with one connection to Redis at most.
+LIMITED = routes.LIMITED + item_routes.LIMITED
 
 #: Of one request's headers.
 MAX_HEAD_BYTES = 64 * 1024
@@ -79,7 +77,7 @@ def create_app(settings: Settings) -> Layered:
 def _layers(settings: Settings, metrics: ScorerMetrics, app: ASGIApp) -> ASGIApp:
     return Guard(
         Shortcut(app, routes.BUSY),
-        limited=routes.LIMITED + item_routes.LIMITED,
+        limited=LIMITED,
         max_in_flight=settings.max_in_flight,
         max_unread_bytes=settings.max_in_flight * settings.max_body_bytes,
         metrics=metrics,
@@ -113,11 +111,9 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_S)
-    with taking("port", settings.host, settings.port):
-        listener = socket.create_server((settings.host, settings.port), backlog=config.backlog)
+    listener = ports.listening("port", settings.host, settings.port, backlog=config.backlog)
     with listener, suppress(SystemExit):  # of uvicorn, where the app does not start
-        host, port = listener.getsockname()[:2]
-        announce(f"http://{host}:{port}")
+        announce(ports.url(listener))
         scorer = uvicorn.Server(config)
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, lambda *_: None)  # uvicorn raises it again when all is done: no failure of ours
@@ -133,8 +129,11 @@ async def _lifespan(
     """Opens in this order, closes in the other: no record is left behind, and the embedded server goes last."""
     async with AsyncExitStack() as stack:
         url = settings.redis_url.get_secret_value() if settings.redis_url else await _embedded(settings, stack)
+        # What runs all the time has connections of its own: it never waits for requests, however many there are.
         client = connect_async(url, name="agerank-scorer")
+        requests = connect_async(url, name="agerank-scorer-requests", most=len(LIMITED) * settings.max_in_flight)
         stack.push_async_callback(client.aclose)
+        stack.push_async_callback(requests.aclose)
         names = StreamNames(settings.redis_prefix, settings.partitions)
         maxlen = settings.stream_max_entries
         outbox = Outbox(
@@ -163,8 +162,8 @@ async def _lifespan(
             outbox=outbox,
             metrics=metrics,
         )
-        catalog = Catalog(client, names, max_items=settings.max_items, maxlen=maxlen)
-        feed = ItemFeed(catalog, metrics)
+        catalog = partial(Catalog, names=names, max_items=settings.max_items, maxlen=maxlen)
+        feed = ItemFeed(catalog(client), metrics)
         await stack.enter_async_context(running(feed.run()))
         store = open_store(settings.store)
         swapper = Swapper(
@@ -187,16 +186,16 @@ async def _lifespan(
         )
         await stack.enter_async_context(running(swapper.run(client, names)))
         feedback = Feedback(
-            client,
+            requests,
             names,
             max_events=settings.max_events,
-            remember_s=max(REMEMBER_WINDOWS * settings.attribution_window_s, REMEMBER_AT_LEAST_S),
+            remember_s=settings.remember_events_s,
             timeout_s=settings.deadline_s,
             maxlen=maxlen,
             metrics=metrics,
         )
         items = ItemEdits(
-            catalog,
+            catalog(requests),
             feed,
             store=lambda: ranker.ready().items,
             max_batch=settings.max_item_batch,
@@ -213,7 +212,7 @@ async def _lifespan(
             max_body_bytes=settings.max_body_bytes,
         )
         if settings.admin_token:
-            admin = Admin(store=store, lane=settings.lane, client=client, names=names, maxlen=maxlen)
+            admin = Admin(store=store, lane=settings.lane, client=requests, names=names, maxlen=maxlen)
             app = create_admin(admin, settings.admin_token.get_secret_value())
             address, grace_s = (settings.admin_host, settings.admin_port), settings.shutdown_grace_s
             port = server.listening(app, *address, _limits(settings), grace_s=grace_s)

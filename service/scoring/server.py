@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -12,7 +11,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from service.ports import taking
+from service import ports
 from service.scoring.connection import Connection, Limits
 
 _log = structlog.get_logger()
@@ -54,9 +53,7 @@ async def listening(app: ASGIApp, host: str, port: int, limits: Limits, *, grace
         OSError: the address is not ours to listen on; two scorers of a host need two of them.
     """
     server = _Within(configuration(app, limits, grace_s=grace_s, lifespan="off"))
-    with taking("admin_port", host, port):
-        listener = socket.create_server((host, port))
-    with listener:
+    with ports.listening("admin_port", host, port) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         _log.info("the admin port is open", host=host, port=listener.getsockname()[1])
         try:

@@ -12,7 +12,7 @@ from types import FrameType
 import redis
 import structlog
 import torch
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from models.export import export
 from models.learner import Learner
@@ -23,10 +23,10 @@ from service import logs
 from service.checkpoints import Store, open_store
 from service.connections import connect
 from service.errors import ServiceError
-from service.ports import taking
+from service.ports import listening
 from service.settings import Settings, SettingsError, read
 from service.streams import StreamNames
-from service.telemetry import TrainerMetrics
+from service.telemetry import TrainerMetrics, exposed
 from service.training.guard import Bounds, Guard
 from service.training.heap import settle
 from service.training.join import Join
@@ -68,13 +68,11 @@ def train(settings: Settings, *, burst: bool = False) -> tuple[Progress, int]:
         if ranks.rank == 0:
             stack.enter_context(store.lock())
         port = settings.trainer_port and settings.trainer_port + ranks.rank
-        with taking("trainer_port", settings.trainer_host, port):
-            server, _ = start_http_server(port, settings.trainer_host, metrics.registry)
-        stack.callback(server.server_close)
-        stack.callback(server.shutdown)
+        listener = listening("trainer_port", settings.trainer_host, port)
+        stack.enter_context(exposed(metrics.registry, listener))
         client = stack.enter_context(connect(redis_url(settings, stack), name="agerank-trainer"))
         who = {"rank": ranks.rank, "ranks": ranks.size} if ranks.size > 1 else {}
-        _log.info("training", lane=settings.lane, checkpoints=str(store), metrics_port=server.server_port, **who)
+        _log.info("training", lane=settings.lane, checkpoints=str(store), metrics_port=listener.getsockname()[1], **who)
         worker = create_worker(settings, trainer, spec, store=store, client=client, metrics=metrics, stop=stop)
         settle()
         return worker.run(burst=burst), trainer.learner.step

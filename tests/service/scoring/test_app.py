@@ -14,7 +14,7 @@ import httpx
 import pytest
 import redis
 
-from service import events
+from service import events, ports
 from service.checkpoints import Manifest
 from service.scoring.app import create_app, serve
 from service.scoring.engines import kernel
@@ -23,6 +23,8 @@ from service.streams import StreamNames
 from service.valkey import EmbeddedServer
 
 Publish = Callable[..., Manifest]
+
+IPV6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6")
 
 ASK = {"request_id": "r1", "candidates": [{"id": "a"}, {"id": "b"}]}
 
@@ -95,14 +97,21 @@ def test_told_to_stop_it_writes_what_it_owes_and_leaves(
         assert events.decode_served(entry[1][b"e"]).item_ids
 
 
-@pytest.mark.parametrize("setting", ["port", "admin_port"])
-def test_a_taken_port_is_said_with_its_setting(setting: str, redis_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "host"),
+    [
+        ("port", "127.0.0.1"),
+        pytest.param("port", "::1", marks=IPV6),
+        pytest.param("admin_port", "::1", marks=IPV6),
+    ],
+)
+def test_a_taken_port_is_said_with_its_setting(setting: str, host: str, redis_url: str, tmp_path: Path) -> None:
     given = {"port": "0", "admin_token": "any that is long enough", "redis_url": redis_url, "data_dir": str(tmp_path)}
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        given[setting] = str(taken.getsockname()[1])
+    with ports.listening(setting, host, 0) as taken:
+        given |= {setting: str(taken.getsockname()[1]), setting.replace("port", "host"): host}
         run = run_serve(given)
     assert run.returncode == 1
-    said = f"{setting}: cannot listen on 127.0.0.1 port {given[setting]}: Address already in use"
+    said = f"{setting}: cannot listen on {host} port {given[setting]}: Address already in use"
     assert run.stderr.splitlines()[-1].startswith(f"the scorer cannot start: {said}")
     assert "Traceback" not in run.stderr
 

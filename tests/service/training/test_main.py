@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from service import checkpoints
+from service import checkpoints, ports
 from service.appends import append_batch
 from service.checkpoints import LocalStore
 from service.streams import StreamNames
@@ -120,10 +120,15 @@ def test_wrong_settings_end_the_process_with_a_sentence(
     assert printed.out == ""
 
 
-def test_a_taken_port_is_said_with_its_setting(process: Process, monkeypatch, capsys) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+IPV6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=IPV6)])
+def test_a_taken_port_is_said_with_its_setting(process: Process, monkeypatch, capsys, host: str) -> None:
+    with ports.listening("trainer_port", host, 0) as taken:
         port = taken.getsockname()[1]
-        for variable, content in {**process.environment, "AGERANK_TRAINER_PORT": str(port)}.items():
+        given = {"AGERANK_TRAINER_HOST": host, "AGERANK_TRAINER_PORT": str(port)}
+        for variable, content in {**process.environment, **given}.items():
             monkeypatch.setenv(variable, content)
         assert main() == 1
-    assert f"trainer_port: cannot listen on 127.0.0.1 port {port}: Address already in use" in capsys.readouterr().err
+    assert f"trainer_port: cannot listen on {host} port {port}: Address already in use" in capsys.readouterr().err
