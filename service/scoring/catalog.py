@@ -17,9 +17,12 @@ from service.events import SCHEMA
 from service.streams import START, StreamNames, lost, order
 
 Put = Literal["created", "updated", "unchanged", "full"]
+Loss = Literal["trimmed", "restored"]  # changes were removed before they were read; the server holds an older copy
 Item = tuple[bytes, bytes | None]  # id and entry, None where it is gone; both as Redis has them
 
-AT_A_TIME = 1_000  # items of one reply: they hold the server up for a millisecond
+# Of one reply: they hold the server up for some milliseconds. What an older release wrote may be large.
+AT_A_TIME = 1_000  # items
+REPLY_BYTES = 256 * 1024  # after which no more are added
 
 # Replies hold few values: for the client to parse many takes longer than all the rest, and holds up rankings.
 
@@ -59,33 +62,47 @@ _JOINED = """
 local function joined(values)
   local lengths = {}
   for i = 1, #values do
-    values[i] = values[i] or ''
     lengths[i] = struct.pack('<I4', #values[i])
   end
   return {table.concat(lengths), table.concat(values)}
 end
 """
 
+# One step of HSCAN returns what shares a place in the table, however much it is.
 _SCAN = f"""{_JOINED}
-local reply = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
-local values = joined(reply[2])
-return {{reply[1], values[1], values[2]}}
+local cursor, values, size = ARGV[1], {{}}, 0
+for _ = 1, tonumber(ARGV[2]) do
+  local reply = redis.call('HSCAN', KEYS[1], cursor, 'COUNT', 1)
+  cursor = reply[1]
+  for _, value in ipairs(reply[2]) do
+    values[#values + 1] = value
+    size = size + #value
+  end
+  if cursor == '0' or #values >= 2 * ARGV[2] or size >= tonumber(ARGV[3]) then break end
+end
+values = joined(values)
+return {{cursor, values[1], values[2]}}
 """
 
-# {position of the last change read, ids and entries of the items, '' where one is gone}
+# {position of the last change read, whether that before it still stands, ids and entries of the items, '' where one is
+# gone}
 _CHANGES = f"""{_JOINED}
-local last, seen, values = ARGV[1], {{}}, {{}}
-for _, change in ipairs(redis.call('XRANGE', KEYS[2], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])) do
+local last, seen, values, size = ARGV[1], {{}}, {{}}, 0
+local stands = #redis.call('XRANGE', KEYS[2], last, last)
+for _, change in ipairs(redis.call('XRANGE', KEYS[2], '(' .. last, '+', 'COUNT', ARGV[2])) do
   last = change[1]
   local id = string.sub(change[2][2], 2)
-  if change[2][1] == 'e' and string.sub(change[2][2], 1, 1) == ARGV[3] and not seen[id] then
+  if change[2][1] == 'e' and string.sub(change[2][2], 1, 1) == ARGV[4] and not seen[id] then
+    local entry = redis.call('HGET', KEYS[1], id) or ''
     seen[id] = true
     values[#values + 1] = id
-    values[#values + 1] = redis.call('HGET', KEYS[1], id)
+    values[#values + 1] = entry
+    size = size + #id + #entry
+    if size >= tonumber(ARGV[3]) then break end
   end
 end
 values = joined(values)
-return {{last, values[1], values[2]}}
+return {{last, stands, values[1], values[2]}}
 """
 
 _PREFIX = bytes([SCHEMA])
@@ -104,7 +121,7 @@ class Changes(NamedTuple):
     items: list[Item]
     position: str  # of the last change read
     behind_s: float  # time between that and the newest there is
-    lost: bool  # whether there were others, which are gone, or those read before are: a server may go back in time
+    lost: Loss | None  # why there were others that are not among them, or those read before are no more
 
 
 class Catalog:
@@ -146,20 +163,21 @@ class Catalog:
         """All items that there are throughout, some of them twice; of those that come or go meanwhile any."""
         cursor = b"0"
         while True:
-            cursor, lengths, joined = await self._eval(_SCAN, cursor, AT_A_TIME)
+            cursor, lengths, joined = await self._eval(_SCAN, cursor, AT_A_TIME, REPLY_BYTES)
             yield _pairs(lengths, joined)
             if cursor == b"0":
                 return
 
     async def changes(self, after: str, block_ms: int) -> Changes:
-        """What changed after a position, `AT_A_TIME` at most; waits for it up to `block_ms` (at most 2 s)."""
+        """What changed after a position, or a part of it; waits for it up to `block_ms` (at most 2 s)."""
         await self._client.xread({self._changes: after}, count=1, block=min(block_ms, LONGEST_BLOCK_MS))
-        last, lengths, joined = await self._eval(_CHANGES, after, AT_A_TIME, _PREFIX)
+        reply = await self._eval(_CHANGES, after, AT_A_TIME, REPLY_BYTES, _PREFIX)
+        last, stands, lengths, joined = reply
         info = await self._info()  # after the changes: what was trimmed before they were read is seen to be gone
         position = last.decode()
         newest = info["last-generated-id"].decode() if info else position
         behind_s = max(0, order(newest)[0] - order(position)[0]) / 1e3
-        return Changes(_pairs(lengths, joined), position, behind_s, lost(info, after) or order(newest) < order(after))
+        return Changes(_pairs(lengths, joined), position, behind_s, _loss(info, after, stands=bool(stands)))
 
     async def _info(self) -> Mapping[str, Any] | None:
         """Of the stream, None where there is none."""
@@ -180,6 +198,22 @@ def features_of(entry: bytes) -> bytes:
     if entry[:1] != _PREFIX:
         raise EventError("schema_version", f"this build reads items of schema {SCHEMA}, found {entry[:1]!r}")
     return entry[1:]
+
+
+def _loss(info: Mapping[str, Any] | None, after: str, *, stands: bool) -> Loss | None:
+    """Why changes after a position are gone, None where none are.
+
+    Args:
+        info: XINFO STREAM, None where there is no stream.
+        stands: whether the change at the position is there. An older copy lacks it, whatever was added since; it may
+            also have been trimmed, but then so was all before it.
+    """
+    if info is not None:
+        newest, first = order(info["last-generated-id"].decode()), info["first-entry"]
+        missing = not stands and first is not None and order(first[0].decode()) <= order(after) < newest
+        if missing or newest < order(after):
+            return "restored"
+    return "trimmed" if lost(info, after) else None
 
 
 def _pairs(lengths: bytes, joined: bytes) -> list[Item]:

@@ -93,8 +93,8 @@ class ItemFeed:
         await self._apply(store, changes.items)
         self._metrics.items_lag.set(changes.behind_s)
         if changes.lost:
-            _log.warning("changes of items were trimmed before they were read: reading all items", after=after)
-            self._reason = "trimmed"
+            _log.warning("changes of items are gone: reading all items", reason=changes.lost, after=after)
+            self._reason = changes.lost
             return None
         return changes.position
 

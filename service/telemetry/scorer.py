@@ -117,7 +117,7 @@ class ScorerMetrics:
         )
         self.items_rebuild = Histogram(
             "agerank_items_rebuild_seconds",
-            "Time to read all items, by reason: start, trimmed (changes were gone before they were read).",
+            "Time to read all items, by reason: start, trimmed (changes were gone before they were read), restored.",
             ["reason"],
             buckets=FRESHNESS_BUCKETS,
             registry=registry,

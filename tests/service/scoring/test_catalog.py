@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from service.connections import connect_async
 from service.errors import EventError
-from service.scoring.catalog import AT_A_TIME, Catalog, Item, features_of
+from service.scoring.catalog import AT_A_TIME, REPLY_BYTES, Catalog, Item, features_of
 from service.streams import START, StreamNames
 
 ODD = ["a", "é💛", "with space", "a/b?c#d", "line\nbreak", "\x00", "x" * 256, "{tag}", '"']
@@ -96,8 +96,8 @@ async def test_changes_are_as_the_items_are_now(catalog: Catalog) -> None:
         await catalog.put([("a", text), ("b", text)])
     await catalog.delete("b")
     changes = await catalog.changes(START, 10)
-    assert changes == ([(b"a", b"\x012"), (b"b", None)], await catalog.end(), 0.0, False)
-    assert await catalog.changes(changes.position, 10) == ([], changes.position, 0.0, False)
+    assert changes == ([(b"a", b"\x012"), (b"b", None)], await catalog.end(), 0.0, None)
+    assert await catalog.changes(changes.position, 10) == ([], changes.position, 0.0, None)
 
 
 async def test_many_changes_come_in_parts(catalog: Catalog) -> None:
@@ -108,16 +108,57 @@ async def test_many_changes_come_in_parts(catalog: Catalog) -> None:
     assert (len(first.items), items) == (AT_A_TIME, [(str(one).encode(), b"\x01{}") for one in range(AT_A_TIME + 1)])
 
 
+async def test_large_items_come_in_small_parts(client: redis.Redis, names: StreamNames, catalog: Catalog) -> None:
+    """An older release took them: a reply of many would hold the server up for seconds."""
+    large = {f"i-{number}".encode(): b"\x01" + b"x" * (REPLY_BYTES // 10) for number in range(200)}
+    await catalog.put([(one.decode(), entry[1:]) for one, entry in large.items()])
+    parts = [items async for items in catalog.scan()]
+    assert dict(sum(parts, [])) == large
+    assert max(sum(len(entry or b"") for _, entry in items) for items in parts) < 4 * REPLY_BYTES
+    await catalog.put([("huge", b"x" * 3 * REPLY_BYTES), ("b", b"{}")])
+    position, counts = START, []
+    while position != await catalog.end():
+        changes = await catalog.changes(position, 10)
+        position = changes.position
+        counts.append(len(changes.items))
+    assert counts == [10] * 20 + [1, 1]
+
+
 async def test_what_was_trimmed_unread_is_lost(client: redis.Redis, names: StreamNames, catalog: Catalog) -> None:
     await catalog.put([("a", b"{}")])
     position = await catalog.end()
     await catalog.put([("b", b"{}"), ("c", b"{}")])
-    assert not (await catalog.changes(position, 10)).lost
+    assert (await catalog.changes(position, 10)).lost is None
     client.xtrim(names.item_changes, maxlen=1, approximate=False)
-    assert (await catalog.changes(position, 10)).lost
-    assert not (await catalog.changes(await catalog.end(), 10)).lost
+    assert (await catalog.changes(position, 10)).lost == "trimmed"
+    assert (await catalog.changes(await catalog.end(), 10)).lost is None
     client.delete(names.item_changes)
-    assert (await catalog.changes(position, 10)).lost
+    assert (await catalog.changes(position, 10)).lost == "trimmed"
+
+
+async def test_an_older_copy_is_known_by_what_it_lacks(
+    client: redis.Redis, names: StreamNames, catalog: Catalog
+) -> None:
+    await catalog.put([("a", b"{}")])
+    copy = client.dump(names.item_changes)
+    await catalog.put([("b", b"{}")])
+    position = await catalog.end()
+    client.restore(names.item_changes, 0, copy, replace=True)
+    assert (await catalog.changes(position, 10)).lost == "restored"
+    await catalog.put([("c", b"{}")])  # by somebody who was sooner than we
+    assert (await catalog.changes(position, 10)).lost == "restored"
+    assert (await catalog.changes(await catalog.end(), 10)).lost is None
+
+
+async def test_that_the_newest_change_is_gone_loses_nothing(
+    client: redis.Redis, names: StreamNames, catalog: Catalog
+) -> None:
+    await catalog.put([("a", b"{}"), ("b", b"{}")])
+    position = await catalog.end()
+    client.xdel(names.item_changes, position)
+    assert (await catalog.changes(position, 10)).lost is None
+    client.xtrim(names.item_changes, maxlen=0, approximate=False)
+    assert (await catalog.changes(position, 10)).lost is None
 
 
 async def test_what_others_write_is_passed_over(client: redis.Redis, names: StreamNames, catalog: Catalog) -> None:

@@ -171,6 +171,14 @@ async def test_a_server_that_went_back_in_time_is_believed(
     await until(lambda: replica.has(a=1))
     await replica.put(c=3)
     await until(lambda: replica.has(a=1, c=3))
+    with client.pipeline(transaction=True) as pipe:  # and somebody writes before anybody looks
+        for key, value in before.items():
+            pipe.restore(key, 0, value, replace=True)
+        pipe.hset(names.items, "d", b'\x01{"topic": "4"}')
+        pipe.xadd(names.item_changes, {"e": b"\x01d"})
+        pipe.execute()
+    await until(lambda: replica.has(a=1, d=4))
+    assert replica.rebuilds("restored") == 2
 
 
 async def test_what_does_not_fit_is_unknown_and_counted(client: redis.Redis, names: StreamNames, start: Start) -> None:
