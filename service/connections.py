@@ -1,7 +1,7 @@
 """Connections to Redis or Valkey, and what a server must be to hold the log."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal, Self, TypeVar
 
 import redis
 import redis.asyncio
@@ -13,6 +13,8 @@ from redis.retry import Retry
 
 from service import clusters
 from service.errors import StreamError, Unavailable
+
+T = TypeVar("T")
 
 OLDEST_SERVER = (6, 2)
 SOCKET_TIMEOUT_S = 5.0
@@ -38,25 +40,82 @@ def connect(url: str, *, name: str) -> redis.Redis:
     Raises:
         StreamError: cluster_unreachable. A server that does not answer is noticed by the first command.
     """
+    client: redis.Redis
     if clusters.is_cluster(url):
-        client: redis.Redis = clusters.connect(url, client_name=name, retry=Retry(NoBackoff(), 0), **_OPTIONS)
+        client = clusters.connect(url, client_name=name, retry=Retry(NoBackoff(), 0), **_OPTIONS)
         return client
     options: dict[str, Any] = redis.connection.parse_url(url) | _OPTIONS  # type: ignore[no-untyped-call]
-    options |= {"client_name": name, "retry": Retry(NoBackoff(), 0)}
-    return redis.Redis.from_pool(redis.ConnectionPool(**options))
+    pool = redis.ConnectionPool(**options | {"client_name": name})
+    client = redis.Redis.from_pool(pool)
+    client.set_retry(_Leaving(pool))
+    return client
 
 
-def connect_async(url: str, *, name: str) -> redis.asyncio.Redis:
-    """The same for asyncio; raises nothing."""
+def connect_async(url: str, *, name: str, most: int = 100) -> redis.asyncio.Redis:
+    """The same for asyncio; raises nothing.
+
+    Args:
+        most: connections at a time, of a cluster to each node. A command beyond them fails at once, so there must be
+            one for each that may be under way.
+    """
+    client: redis.asyncio.Redis
     if clusters.is_cluster(url):
-        client: redis.asyncio.Redis = clusters.connect_async(
-            url, client_name=name, retry=AsyncRetry(NoBackoff(), 0), **_OPTIONS
+        client = clusters.connect_async(
+            url, client_name=name, max_connections=most, retry=AsyncRetry(NoBackoff(), 0), **_OPTIONS
         )
         return client
     options: dict[str, Any] = dict(redis.asyncio.connection.parse_url(url)) | _OPTIONS
-    options |= {"client_name": name, "retry": AsyncRetry(NoBackoff(), 0)}
-    return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**options))
+    pool = redis.asyncio.ConnectionPool(**options | {"client_name": name, "max_connections": most})
+    client = redis.asyncio.Redis.from_pool(pool)
+    client.set_retry(_LeavingAsync(pool))
+    return client
 
+
+class _Leaving(Retry):
+    """Tries once, and leaves a server that has become a replica: its name may lead to another one by now.
+
+    A replica refuses a write and keeps the connection, so that nobody would ask for the name again. Of a cluster it
+    tells who takes the write instead.
+    """
+
+    def __init__(self, pool: redis.ConnectionPool) -> None:
+        super().__init__(NoBackoff(), 0)
+        self._pool = pool
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self  # each connection copies its own
+
+    def call_with_retry(self, do: Callable[[], T], *given: Any, **named: Any) -> T:
+        try:
+            return super().call_with_retry(do, *given, **named)
+        except ResponseError as error:
+            if refusal(error) == "read_only":
+                self._pool.disconnect()
+            raise
+
+
+class _LeavingAsync(AsyncRetry):
+    """The same. What others have under way on that server comes to its end first."""
+
+    def __init__(self, pool: redis.asyncio.ConnectionPool) -> None:
+        super().__init__(NoBackoff(), 0)
+        self._pool = pool
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self
+
+    async def call_with_retry(self, do: Callable[[], Awaitable[T]], *given: Any, **named: Any) -> T:
+        try:
+            return await super().call_with_retry(do, *given, **named)
+        except ResponseError as error:
+            if refusal(error) == "read_only":
+                await self._pool.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]
+                await self._pool.disconnect(inuse_connections=False)
+            raise
+
+
+# What it says to a write, to a read where it must not serve old data, and to who waits while it becomes one.
+_OF_A_REPLICA = ("read only replica", "Link with MASTER is down", "master -> replica")
 
 Refusal = Literal["out_of_memory", "read_only", "loading", "refused", "unreachable"]
 
@@ -66,7 +125,7 @@ def refusal(error: RedisError | TimeoutError) -> Refusal:
     text = str(error)  # of an error within a script all servers tell the text, and some the type
     if "used memory > 'maxmemory'" in text:
         return "out_of_memory"
-    if "read only replica" in text:
+    if any(one in text for one in _OF_A_REPLICA):
         return "read_only"
     if isinstance(error, BusyLoadingError):
         return "loading"

@@ -70,6 +70,7 @@ class Settings(BaseSettings):
     traffic_salt: str = "agerank"
     max_candidates: Positive = 1_000
     max_events: Positive = 1_000
+    remember_events_s: Seconds = 3_600.0
     max_items: Positive = 2_000_000
     max_item_batch: Positive = 1_000
     max_body_bytes: Positive = 4 * 1024 * 1024

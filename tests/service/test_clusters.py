@@ -1,5 +1,6 @@
 """A real cluster of three nodes: the log spreads over them, and everything that reads or writes it works as ever."""
 
+import asyncio
 import subprocess
 import threading
 import time
@@ -167,6 +168,11 @@ async def test_a_scorer_writes_and_hears_and_keeps_items(cluster: Cluster, sprea
         heard = await next_announcement(client, spread, "0-0", 10)
         assert heard is not None
         assert heard.payload == b"announced"
+
+
+async def test_so_many_commands_may_be_under_way_on_a_node(cluster: Cluster, spread: StreamNames) -> None:
+    async with connect_async(cluster.url, name="test", most=120) as client:
+        assert await asyncio.gather(*(client.exists(spread.inputs[0]) for _ in range(120))) == [0] * 120
 
 
 async def test_a_cluster_that_is_gone_is_an_error_like_a_server_that_is_gone(

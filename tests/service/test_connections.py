@@ -1,12 +1,13 @@
 """Connections behave the same whatever the URL says, and a server that would lose entries is refused."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import MaxConnectionsError, RedisError
 
 from service.appends import append_batch
 from service.connections import (
@@ -138,3 +139,13 @@ def test_versions_compare_as_numbers(client: redis.Redis, version: str) -> None:
 def test_a_server_that_hides_its_policy_is_taken_with_a_word(client: redis.Redis) -> None:
     info = {key: value for key, value in client.info().items() if key != "maxmemory_policy"}
     assert "maxmemory-policy" in (check_info(info) or "")
+
+
+async def test_as_many_commands_are_under_way_as_it_is_told(redis_url: str, names: StreamNames) -> None:
+    async def ask(most: int, commands: int) -> list[object]:
+        async with connect_async(redis_url, name="test", most=most) as client:
+            return await asyncio.gather(*(client.exists(names.models) for _ in range(commands)), return_exceptions=True)
+
+    assert await ask(120, 120) == [0] * 120
+    refused = [one for one in await ask(2, 3) if one != 0]
+    assert [type(one) for one in refused] == [MaxConnectionsError]
