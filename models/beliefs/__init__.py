@@ -4,6 +4,7 @@
     members      K click models as one network
     ensemble     members that differ in where they began
     bootstrap    members that differ in their examples, real and fake
+    resampled    what the methods with such members have in common
     history      the newest examples, to be learned from again
     heads        K last layers on the click model's trunk
     covariance   how much was learned along each parameter's gradient
@@ -11,6 +12,7 @@
     density      a mixture of normals over click rates
     logistic     Bayesian logistic regression on the features
     counts       impressions and clicks of items
+    residuals    what the click model did not foresee of each item
     rows         examples as the table rows that they read
 
 A belief knows how sure the model is, an exploration method (`models.exploration`) what to show because of it: several

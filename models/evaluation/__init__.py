@@ -1,6 +1,6 @@
 """Offline evaluation.
 
-worlds      simulated ones with known click probabilities
+worlds/     simulated ones with known click probabilities
 driver      a strategy and its learner, over visits
 loop        a strategy that rules the traffic of a world
 r6b         reads the lines of a log of uniformly random display

@@ -7,6 +7,7 @@
     visitors   rankings and reports over HTTP, which are sent again until they are accepted
     counts     what the log holds then, and what its trainer made of it
     traffic    a log with everything in it that a network does to events
+    lane       a folder, and the trainers that write there one after the other
     lives      trainers that can be killed, and what each was at when it died
     versions   what those leave behind, compared
     report     a bar, and what was found
