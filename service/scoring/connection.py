@@ -9,6 +9,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+_BEFORE = len(b"\r\nupgrade")  # all of it but the colon
 
 
 class Limits(NamedTuple):
@@ -36,6 +37,7 @@ class Connection(HttpToolsProtocol):
         self._limits = limits
         self._reads: Literal["nothing", "head", "body"] = "nothing"
         self._begun = False  # a request, in what was received last
+        self._before = b""  # the last that was received, where it ended within a head
         self._head_bytes = self._ignored_bytes = 0
         self._head, self._answer = _Timer(), _Timer()
 
@@ -53,7 +55,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._begun = False
-        super().data_received(data if self._reads == "body" else _without_upgrade(data))
+        super().data_received(data if self._reads == "body" else _without_upgrade(data, self._before))
+        self._before = (self._before + data)[-_BEFORE:] if self._reads == "head" else b""
         if self.transport.is_closing():
             return
         if self._reads == "head":
@@ -127,13 +130,16 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-def _without_upgrade(data: bytes) -> bytes:
+def _without_upgrade(data: bytes, before: bytes) -> bytes:
     """The same without the wish for another protocol in its head: the parser would take the body for that protocol.
 
-    Clients ask so by default that send plain HTTP/1.1 all the same, such as Java's.
+    Clients ask so by default that send plain HTTP/1.1 all the same, such as Java's. The parser may have a part of the
+    header's name already, of what came `before`; so the name is made a longer one, which means nothing.
     """
-    found = _UPGRADE.search(data, 0, data.find(b"\r\n\r\n") % (len(data) + 1))
-    return data if found is None else data[: found.start()] + b"\r\nignored:" + data[found.end() :]
+    known, whole = len(before), before + data
+    end = whole.find(b"\r\n\r\n", max(known - 3, 0)) % (len(whole) + 1)
+    found = _UPGRADE.search(whole, 0, end)
+    return data if found is None else whole[known : found.end() - 1] + b"-ignored:" + whole[found.end() :]
 
 
 class _Timer:

@@ -137,12 +137,32 @@ def test_requests_that_wait_for_their_turn_are_bounded(ready: Settings, serving:
     assert most < 15_000_000  # which is what the system's buffers take
 
 
+UPGRADE = {"connection": "Upgrade, HTTP2-Settings", "uPgRaDe": "h2c", "HTTP2_Settings": "AA"}
+
+
 def test_who_would_rather_speak_another_protocol_is_answered_in_this_one(ready: Settings, serving: Serving) -> None:
     with serving(ready) as client, connected(client) as caller:
-        caller.sendall(request(ASK, Connection="Upgrade, HTTP2-Settings", Upgrade="h2c", HTTP2_Settings="AA"))
+        caller.sendall(request(ASK, **UPGRADE))
         assert caller.recv(100_000).startswith(b"HTTP/1.1 200")
-        caller.sendall(request(ASK, Connection="close"))
+        caller.sendall(request(ASK, connection="close"))
         assert rest(caller).startswith(b"HTTP/1.1 200")
+
+
+def test_he_is_wherever_his_words_are_cut(ready: Settings, serving: Serving) -> None:
+    asked = request(ASK, **UPGRADE)
+    first, last = asked.index(b"\r\nuPgRaDe") - 1, asked.index(b"h2c") + 4
+    with serving(ready) as client, connected(client) as caller:
+        caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for cut in [*range(first, last), asked.index(b"\r\n\r\n") + 2]:
+            caller.sendall(asked[:cut])
+            time.sleep(0.01)
+            caller.sendall(asked[cut:])
+            assert caller.recv(100_000).startswith(b"HTTP/1.1 200"), asked[:cut][-20:]
+        # The second begins in what the first ends with.
+        caller.sendall(asked + asked[: first + 5])
+        time.sleep(0.01)
+        caller.sendall(asked[first + 5 :] + request(ASK, connection="close"))
+        assert rest(caller).count(b"HTTP/1.1 200") == 3
 
 
 def test_a_body_that_is_too_long_is_refused_before_it_comes(ready: Settings, serving: Serving) -> None:
