@@ -34,7 +34,7 @@ def replay(
     ] = Format.R6B,
     strategies: Annotated[
         str, typer.Option(help="Names from the settings, separated by commas.")
-    ] = "random,greedy,epsilon_greedy,age_ts,age_ucb",
+    ] = "random,greedy,epsilon_greedy,item_posterior,age_ts,age_ucb",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each strategy, with seeds 0, 1, ...")] = 1,
     warm_up: Annotated[
         int, typer.Option(min=0, help="Visits at the start that all strategies learn as they were logged.")

@@ -72,7 +72,7 @@ class Work(NamedTuple):
         def make(round_: int) -> Learner:
             learned = beliefs([self.strategy])
             network = ClickNetwork(spec, NETWORK)
-            return Learner(network, learning_rate=LEARNING_RATE, seed=self.seed + round_, beliefs=learned)
+            return Learner(network, learning_rate=LEARNING_RATE, seed=self.seed + 1_000 * round_, beliefs=learned)
 
         visits = read_log(self.log, tally, follow)
         result = replay(visits, strategy=self.strategy, make=make, seed=self.seed, protocol=self.protocol)

@@ -112,7 +112,7 @@ class Driver:
         self._budget = None if strategy.budget is None else Budget(strategy.budget, strategy.lambda_)
         self._seed = np.array([seed], dtype=np.uint64)
         self._asked = 0  # visits put to the strategy
-        self._updates = 0  # times that it learned: the version of its noise
+        self._updates = 0  # times that it learned
         self._window: Examples | None = None
         self._stale = False  # the window holds what the learner has not seen
 
@@ -122,7 +122,8 @@ class Driver:
         return self._strategy.lambda_ if self._budget is None else self._budget.lambda_
 
     def pick(self, visits: Visits) -> Choices:
-        """One candidate for each visit. Every random number comes from (seed, number of the visit)."""
+        """One candidate for each visit. Every random number comes from the seed and the number of the visit; masks of
+        the scope "version" from the seed and the number of updates."""
         self._refit()
         self._count_up_to(len(self._items))
         lambda_, total = self.lambda_, len(visits.context_index)
@@ -132,11 +133,12 @@ class Driver:
             block = visits.cut(first, min(first + step, total))
             found = self._pick(block, lambda_)
             parts.append(found._replace(row=found.row + np.searchsorted(visits.visit, first)))
-        choices = Choices(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        return Choices(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+    def observe(self, changed: Array) -> None:
+        """Tells the budget of the choices that were shown, (K,) of `Choices.changed`, before anything else is picked."""
         if self._budget is not None:
-            # Of all choices, kept or not: what the strategy would do is no feedback on it.
-            self._budget.observe(int(choices.changed.sum()), total, lambda_)
-        return choices
+            self._budget.observe(int(changed.sum()), len(changed), self.lambda_)
 
     def learn(self, shown: Examples) -> None:
         """What was displayed, each once and in its order."""
@@ -188,9 +190,10 @@ class Driver:
         """Of every row, but hashed once a visit where its candidates share it: else that would be most of the work."""
         noise: dict[str, Array] = {}
         item_hash = self._items.hash[visits.item]
+        version = int(combine(self._seed, np.uint64(self._updates))[0])  # of its own for each seed, or all would share
         for one in policy.noise:
             row_seed = seed[visits.visit] if one.scope == "candidate" else seed
-            drawn = draw([one], request_seed=row_seed, version=self._updates, item_hash=item_hash)[one.name]
+            drawn = draw([one], request_seed=row_seed, version=version, item_hash=item_hash)[one.name]
             noise[one.name] = drawn[:, visits.visit] if one.scope == "request" else drawn
         return noise
 

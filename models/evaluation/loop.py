@@ -116,6 +116,7 @@ def run(
     for size in _sizes(visits, protocol.update_every):
         scene = world.visits(size)
         choices = driver.pick(scene.visits)
+        driver.observe(choices.changed)
         parts.append(_shown(scene, choices, driver))
         driver.learn(_examples(scene, choices.row))
         done += size

@@ -15,7 +15,7 @@ References:
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import compress, islice
 
 import numpy as np
 
@@ -66,8 +66,10 @@ def replay(
         driver.learn(encoded.displayed(part))
     for part in _partitions(stream, protocol.update_every):
         visits = encoded.candidates(part)
-        picks = driver.pick(visits).row - visits.start
-        kept = [event for event, pick in zip(part, picks, strict=True) if pick == event.displayed]
+        choices = driver.pick(visits)
+        matches = choices.row - visits.start == [event.displayed for event in part]
+        driver.observe(choices.changed[matches])
+        kept = list(compress(part, matches))
         driver.learn(encoded.displayed(kept))
         result.events += len(part)
         result.matched += len(kept)
