@@ -136,7 +136,7 @@ class Driver:
         return Choices(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def observe(self, changed: Array) -> None:
-        """Tells the budget of the choices that were shown, (K,) of `Choices.changed`, before anything else is picked."""
+        """Tells the budget of the choices that were shown, (K,) of `Choices.changed`, before the next pick."""
         if self._budget is not None:
             self._budget.observe(int(changed.sum()), len(changed), self.lambda_)
 
