@@ -6,7 +6,7 @@
     |-- MethodNotAllowed      405   method_not_allowed
     |-- Unauthorized          401   unauthorized
     |-- Conflict              409   version_unusable, version_refused, no_current_version, no_earlier_version
-    |-- TooLarge              413   body_too_large, too_many_candidates, too_many_events, too_many_items
+    |-- TooLarge              413   body_too_large, item_too_large, too_many_candidates, too_many_events, too_many_items
     |-- Invalid               422   invalid_request, duplicate_candidate, unknown_strategy, unknown_feature, feature_*
     |-- Internal              500   internal
     |-- Full                  507   items_full
@@ -69,7 +69,7 @@ class Conflict(ServiceError):
 
 
 class TooLarge(ServiceError):
-    """More bytes, candidates, events or items than a request may carry."""
+    """More bytes, candidates, events or items than a request may carry, or an item may have."""
 
     status = 413
 

@@ -53,7 +53,7 @@ class ItemEdits:
         self._max_batch, self._timeout_s, self._metrics = max_batch, timeout_s, metrics
 
     async def put(self, item_id: str, body: bytes, *, left_s: LeftS | None = None) -> bytes:
-        """Raises ServiceError: of a wrong id, body or feature, items_full, not_ready, log_unavailable, log_full."""
+        """Raises ServiceError: of a wrong id, body or feature, item_too_large, items_full, not_ready, log_*."""
         store, item_id = self._store(), item_schemas.check_id(item_id)
         item = Item(id=item_id, features=item_schemas.decode_features(body))
         try:

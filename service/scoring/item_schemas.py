@@ -10,6 +10,8 @@ from service.events import Id
 from service.scoring import schemas
 from service.scoring.schemas import Features
 
+MAX_ITEM_BYTES = 16 * 1024  # of its features as they are kept: many items are read at once
+
 
 class ItemFeatures(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an item is. It replaces what was there before: what is left out now is missing."""
@@ -32,6 +34,7 @@ class ItemsRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 ItemCode = Literal[
     "invalid_item",
+    "item_too_large",
     "unknown_feature",
     "feature_type",
     "feature_not_finite",
@@ -84,12 +87,17 @@ def check_id(item_id: str) -> str:
 
 
 def decode_features(body: bytes) -> Features:
-    """Of PUT. Raises BadRequest malformed_json, Invalid invalid_request."""
-    return schemas.decode(body, _features).features
+    """Of PUT. Raises BadRequest malformed_json, Invalid invalid_request, TooLarge item_too_large."""
+    features = schemas.decode(body, _features).features
+    _check_size(features)
+    return features
 
 
 def decode_items(body: bytes, *, max_items: int) -> list[Item | ItemResult]:
-    """Each item of a batch, or why it is rejected. Raises like `decode_features`, and TooLarge too_many_items."""
+    """Each item of a batch, or why it is rejected.
+
+    Raises BadRequest malformed_json, Invalid invalid_request, TooLarge too_many_items.
+    """
     items = schemas.decode(body, _raw_items).items
     if len(items) > max_items:
         raise TooLarge("too_many_items", f"{len(items)} items, at most {max_items} allowed", path="items")
@@ -103,7 +111,18 @@ def rejected(item_id: str | None, code: str, detail: str, *, path: str | None = 
 
 def _read(raw: Raw) -> Item | ItemResult:
     try:
-        return _item.decode(raw)
+        item = _item.decode(raw)
+        _check_size(item.features)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         fault = schemas.invalid(error)
         return rejected(schemas.id_of(raw), "invalid_item", fault.detail, path=fault.path)
+    except TooLarge as error:
+        return rejected(item.id, error.code, error.detail, path=error.path)
+    return item
+
+
+def _check_size(features: Features) -> None:
+    """Raises TooLarge item_too_large."""
+    size = len(schemas.encode(features))
+    if size > MAX_ITEM_BYTES:
+        raise TooLarge("item_too_large", f"{size} bytes of JSON, at most {MAX_ITEM_BYTES} allowed", path="features")

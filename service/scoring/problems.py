@@ -29,6 +29,7 @@ TITLES = {
     "too_many_candidates": "Too many candidates",
     "too_many_events": "Too many events",
     "too_many_items": "Too many items",
+    "item_too_large": "The item is too large",
     "items_full": "The item store is full",
     "unauthorized": "The token is missing or wrong",
     "not_found": "No such resource",

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from service.checkpoints import Manifest
+from service.scoring.item_schemas import MAX_ITEM_BYTES
 from service.settings import Settings
 
 Call = Callable[..., Any]
@@ -30,7 +31,7 @@ def api(
         redis_url=redis_url,
         redis_prefix=f"test-{uuid4().hex}",
         max_item_batch=5,
-        max_body_bytes=2_000,
+        max_body_bytes=40_000,
         swap_poll_s=0.02,
     )
     publish(settings.checkpoints)
@@ -85,6 +86,19 @@ def test_each_item_of_a_batch_stands_for_itself(api: httpx.Client, put_batch: Ca
     assert metric(api, 'agerank_item_writes_total{result="rejected"}') == 4
 
 
+def test_an_item_has_so_many_bytes_and_no_more(api: httpx.Client, put: Call, put_batch: Call, path: Call) -> None:
+    """As they are kept: neither spaces nor escapes count."""
+    most = {"topics": ["é" * ((MAX_ITEM_BYTES - len('{"topics":[""]}')) // 2)]}
+    assert put(api, "most", most).status_code == 200
+    more = {"topics": [*most["topics"], "x"]}
+    results = put_batch(api, {"id": "small", "features": RED}, {"id": "more", "features": more})
+    assert [(one["id"], one["result"], one.get("code"), one.get("path")) for one in results] == [
+        ("small", "created", None, None),
+        ("more", "rejected", "item_too_large", "features"),
+    ]
+    assert api.get(path("more")).status_code == 404
+
+
 WRONG: list[tuple[str, str, Any, int, str, str | None]] = [
     ("PUT", "/v1/items/a", b"{", 400, "malformed_json", None),
     ("PUT", "/v1/items/a", {}, 422, "invalid_request", "features"),
@@ -92,8 +106,9 @@ WRONG: list[tuple[str, str, Any, int, str, str | None]] = [
     ("PUT", "/v1/items/a", {"features": {}, "id": "a"}, 422, "invalid_request", "id"),
     ("PUT", "/v1/items/a", {"features": {"colour": "red"}}, 422, "unknown_feature", "features.colour"),
     ("PUT", "/v1/items/a", {"features": {"topics": [1.5]}}, 422, "feature_type", "features.topics"),
+    ("PUT", "/v1/items/a", {"features": {"colours": ["x" * 17_000]}}, 413, "item_too_large", "features"),
     ("PUT", "/v1/items/a", {"features": {"topics": list("abcd")}}, 422, "feature_too_many_values", "features.topics"),
-    ("PUT", "/v1/items/a", b" " * 2_001, 413, "body_too_large", None),
+    ("PUT", "/v1/items/a", b" " * 40_001, 413, "body_too_large", None),
     ("PUT", "/v1/items/", {"features": {}}, 422, "invalid_request", None),
     ("PUT", "/v1/items/" + "x" * 257, {"features": {}}, 422, "invalid_request", None),
     ("GET", "/v1/items/" + "x" * 257, None, 422, "invalid_request", None),
@@ -102,7 +117,7 @@ WRONG: list[tuple[str, str, Any, int, str, str | None]] = [
     ("GET", "/v1/items", None, 404, "not_found", None),
     ("POST", "/v1/items:batch", {"items": [7] * 6}, 413, "too_many_items", "items"),
     ("POST", "/v1/items:batch", [], 422, "invalid_request", None),
-    ("POST", "/v1/items:batch", b" " * 2_001, 413, "body_too_large", None),
+    ("POST", "/v1/items:batch", b" " * 40_001, 413, "body_too_large", None),
     ("GET", "/v1/items:batch", None, 405, "method_not_allowed", None),
     ("PATCH", "/v1/items/a", {}, 405, "method_not_allowed", None),
 ]  # fmt: skip
