@@ -149,7 +149,7 @@ def _log(spec: FeatureSpec, items: int) -> Iterator[list[Entry]]:
         entries = []
         for number, places in enumerate(np.array_split(chosen, max(1, len(chosen) // _SHOWN))):
             features = [_features("item", first + (number * _SHOWN + row) % values) for row in range(len(places))]
-            served = _served(encoder, f"r{time_ms}-{number}", places.tolist(), features, first + number % values)
+            served = _served(encoder, time_ms, number, places.tolist(), features, first + number % values)
             entries.append(Entry(f"{stream}served", f"{time_ms}-{number + 1}", encode(served)))
         time_ms += 2 * _WINDOW_MS
         end = encode(Event(id=f"end-{time_ms}", type="impression", request_id="end", item_id="end"))
@@ -160,8 +160,11 @@ def _features(side: str, value: int) -> dict[str, str]:
     return {name: f"{side}-{value}" for one, name in _FIELDS if one == side}
 
 
-def _served(encoder: Encoder, request_id: str, places: list[int], features: list[dict[str, str]], value: int) -> Served:
+def _served(
+    encoder: Encoder, time_ms: int, number: int, places: list[int], features: list[dict[str, str]], value: int
+) -> Served:
     ids = [f"item-{place}" for place in places]
     user, context = _features("user", value), _features("context", value)
     batch = encoder.batch(ids, features, user_id="user", user=user, context=context)
-    return record(batch, ids, [0.05] * len(ids), request_id=request_id, version=0, spec_hash=encoder.spec.hash)
+    told = {"request_id": f"r{time_ms}-{number}", "time_ms": time_ms, "version": 0, "spec_hash": encoder.spec.hash}
+    return record(batch, ids, [0.05] * len(ids), **told)

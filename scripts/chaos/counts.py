@@ -62,7 +62,7 @@ def learned(train: Server, log: Log, *, patience_s: float) -> Found:
         found = metrics(train.port)
         join = joined(found)
         join["duplicate"] = join.get("duplicate", 0) - log.served_twice  # which it counts there, too
-        counted = sum(number for result, number in join.items() if result != "evicted")
+        counted = sum(number for result, number in join.items() if result not in ("evicted", "delayed"))  # no events
         if counted == len(log.events) or time.monotonic() > deadline:
             gaps = sum(value for (name, *_), value in found.items() if name == "agerank_stream_lost_total")
             return {"learned": counted, "join": join, "gaps": int(gaps)}

@@ -40,7 +40,7 @@ class TrainerMetrics:
         self.join = Counter(
             "agerank_join_total",
             "Events by what the join made of them: matched, duplicate, late, ignored, unknown_request, unknown_item; "
-            "and impressions evicted.",
+            "impressions evicted, and served records delayed or duplicate.",
             ["result"],
             registry=registry,
         )

@@ -3,35 +3,30 @@
 One join sees one partition, where a request and its feedback meet. The clock is the log's: an entry's milliseconds,
 or what `advance` says of the whole log, never the wall's. An impression waits one attribution window for its click and
 then closes, clicked or not; a positive does not close earlier, for that would bias calibration. Feedback that comes
-before its impression waits one window for it. Pure: equal entries close in equal order, however they are chunked and
-however often the clock is told.
+before its impression waits one window for it. A record that comes more than a window after its ranking teaches
+nothing: clicks may have come and gone. Pure: equal entries close in equal order, however they are chunked and however
+often the clock is told.
 """
 
 from array import array
 from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
+from models.noise import seed_of
 from models.types import Array
 from service.errors import EventError
 from service.events import Event, Served
 from service.streams import Entry
 from service.training import memory
-from service.training.memory import ALL, NONE, UNCLICKED, Closed, Closing, Order, Request, Window, opened
+from service.training.memory import ALL, NONE, UNCLICKED, Closing, Joined, Met, Order, Request, Window, opened
 
 Mode = Literal["served", "events"]
 
+REMEMBERED_MS = 3_600_000  # of a closed request: a scorer writes again, when it can, what Redis did not confirm
 _UNSEEN, _CLOSED = UNCLICKED - 1, UNCLICKED - 2  # of a row, instead of when it was clicked
-
-
-class Joined(NamedTuple):
-    """What the join made of the entries since it was last asked."""
-
-    closed: list[Closed]  # in order
-    refused: list[tuple[Entry, EventError]]  # feedback on what was never shown: unknown_request, unknown_item
-    counts: Counter[str]  # result -> events, or impressions where the result is evicted
 
 
 class Join:
@@ -45,45 +40,49 @@ class Join:
 
     def __init__(self, *, window_ms: int, mode: Mode, max_pending: int) -> None:
         self._window_ms, self._mode, self._max_pending = window_ms, mode, max_pending
-        # A request is remembered for its impressions, for their clicks, and as long again to tell late from unknown.
-        self._memory_ms = window_ms * (2 if mode == "served" else 3)
+        self._memory_ms = window_ms * (2 if mode == "served" else 3)  # from when it waits to where it is late
         self.now_ms = 0
-        self.pending = 0  # rows of requests with an open window
-        # All six in order of time. Plain dicts would search for their first key past all the deleted ones.
-        self._requests: OrderedDict[str, Request] = OrderedDict()
-        self._ignored: OrderedDict[str, int] = OrderedDict()  # request id -> time; none of the requests
+        self.pending = 0  # rows of the requests
+        # All in order of time. Plain dicts would search for their first key past all the deleted ones.
+        self._requests: dict[str, Request] = {}  # with an open window
+        self._closed: Met[int] = Met()  # hash of a request id -> when its last window closed
+        self._ignored: Met[str] = Met()  # request id -> time; none of the requests
         self._windows: deque[Window] = deque()
         self._early: OrderedDict[str, tuple[Entry, Event]] = OrderedDict()  # by event id
-        self._seen: OrderedDict[str, int] = OrderedDict()  # event id -> time, of all of early and more
+        self._seen: Met[str] = Met()  # event id -> time, of all of early and more
         self._closings: deque[Closing] = deque()  # not taken yet
         self._early_of: dict[str, list[str]] = {}  # request id -> event ids
         self._refused: list[tuple[Entry, EventError]] = []
         self._counts: Counter[str] = Counter()
 
     def serve(self, entry: Entry, served: Served) -> bool:
-        """A served record. False where its request is known already: the first one counts."""
+        """A served record. False where it counts for nothing: its request is known already, or it comes too late."""
         self.advance(entry.time_ms)
-        if served.request_id in self._requests or served.request_id in self._ignored:
+        if self._knows(served.request_id):
             self._counts["duplicate"] += 1
             return False
-        rows = len(served.item_ids)
+        self._ignored.pop(served.request_id, None)  # another lane may serve a request that is ours, too
+        if served.time_ms < entry.time_ms - self._window_ms:
+            self._counts["delayed"] += 1
+            self._closed[seed_of(served.request_id)] = self.now_ms
+            return False
         shown = self._mode == "served"
-        clicks = array("q", [UNCLICKED if shown else _UNSEEN]) * rows
+        clicks = array("q", [UNCLICKED if shown else _UNSEEN]) * len(served.item_ids)
         request = Request(served.request_id, self.now_ms, entry.payload, clicks)
         self._requests[request.id] = request
         self._windows.append(opened(entry, self.now_ms, request, ALL if shown else NONE))
-        self.pending += rows
+        self.pending += len(clicks)
         self._settle(entry, request.id)
         while self.pending > self._max_pending:
             self._counts["evicted"] += self._close(self._windows.popleft(), self.now_ms)
         return True
 
     def ignore(self, entry: Entry, request_id: str) -> None:
-        """A request that is not for us: another lane's, or of no use. Its feedback is ignored, too."""
+        """A request that is not for us: another lane's, or of no use. So is its feedback, unless ours comes, too."""
         self.advance(entry.time_ms)
-        if request_id not in self._requests and request_id not in self._ignored:
+        if not self._knows(request_id) and request_id not in self._ignored:
             self._ignored[request_id] = self.now_ms
-            self._settle(entry, request_id)
+            self._ignored.forget(self.now_ms - self._memory_ms, self._max_pending)
 
     def feedback(self, entry: Entry, event: Event) -> None:
         """An impression or a click."""
@@ -109,16 +108,10 @@ class Join:
             self._close(window, window.time_ms + self._window_ms + 1)
         while self._early and self._seen[next(iter(self._early))] < ended:
             self._give_up(next(iter(self._early)))
-        while self._seen and self._outlived(next(iter(self._seen.values())), len(self._seen)):
-            self._give_up(next(iter(self._seen)))
-            self._seen.popitem(last=False)
-        while self._requests:
-            oldest = next(iter(self._requests.values()))
-            if oldest.windows or not self._outlived(oldest.time_ms, len(self._requests)):
-                break
-            self._requests.popitem(last=False)
-        while self._ignored and self._outlived(next(iter(self._ignored.values())), len(self._ignored)):
-            self._ignored.popitem(last=False)
+        for event_id in self._seen.forget(self.now_ms - self._memory_ms, self._max_pending):
+            self._give_up(event_id)
+        self._ignored.forget(self.now_ms - self._memory_ms, self._max_pending)
+        self._closed.forget(self.now_ms - max(self._window_ms, REMEMBERED_MS), self._max_pending)
 
     def take(self, until_ms: int) -> Joined:
         """What has closed up to `until_ms`, and what else has come of everything since the last call.
@@ -141,6 +134,7 @@ class Join:
             "now_ms": np.array(self.now_ms, dtype=np.int64),
             **memory.pack_requests(requests),
             **memory.pack_windows(self._windows, requests),
+            **memory.pack_closed(self._closed),
             **memory.pack_times("ignored", self._ignored),
             **memory.pack_times("seen", self._seen),
             **memory.pack_events(list(self._early.values()), list(self._closings)),
@@ -150,20 +144,20 @@ class Join:
         """Continues from `state`."""
         self.now_ms = int(state["now_ms"])
         requests = memory.unpack_requests(state)
-        self._requests = OrderedDict((one.id, one) for one in requests)
+        self._requests = {one.id: one for one in requests if one.windows}
         self._windows = deque(memory.unpack_windows(state, requests))
         early, closings = memory.unpack_events(state)
         self._early = OrderedDict((event.id, (entry, event)) for entry, event in early)
         self._ignored, self._seen = memory.unpack_times("ignored", state), memory.unpack_times("seen", state)
+        self._closed = memory.unpack_closed(state, requests)
         self._closings = deque(closings)
         self.pending = sum(len(request.clicks) for request in requests)
         self._early_of = {}
         for _, event in early:
             self._early_of.setdefault(event.request_id, []).append(event.id)
 
-    def _outlived(self, time_ms: int, count: int) -> bool:
-        """Whether the oldest of `count` memories has served its time."""
-        return time_ms < self.now_ms - self._memory_ms or count > self._max_pending
+    def _knows(self, request_id: str) -> bool:
+        return request_id in self._requests or seed_of(request_id) in self._closed
 
     def _close(self, window: Window, time_ms: int) -> int:
         """Closes a window. Returns how many rows that settled."""
@@ -179,7 +173,8 @@ class Join:
         request.windows -= 1
         if not request.windows:
             self.pending -= len(clicks)
-            request.payload, request.clicks, request.item_ids = b"", array("q"), []
+            del self._requests[request.id]
+            self._closed[seed_of(request.id)] = time_ms
         return len(rows)
 
     def _apply(self, now: Entry, entry: Entry, event: Event) -> bool:
@@ -197,19 +192,24 @@ class Join:
         return result is not None
 
     def _result(self, now: Entry, event: Event) -> str | None:
-        request = self._requests.get(event.request_id)
-        if event.request_id in self._ignored or (self._mode == "served" and event.type == "impression"):
+        if self._mode == "served" and event.type == "impression":
             return "ignored"
+        request = self._requests.get(event.request_id)
         if request is None:
-            return None
-        if not request.windows:
-            return "late"
+            return self._without(event.request_id)
         row = request.row(event.item_id)
         if row is None:
             return "unknown_item"
         if request.clicks[row] == _CLOSED:
             return "late"
         return self._shown(now, request, row) if event.type == "impression" else self._clicked(event, request, row)
+
+    def _without(self, request_id: str) -> str | None:
+        """The result of feedback on a request that is not open. One that others served may yet be ours, for a while."""
+        if seed_of(request_id) in self._closed:
+            return "late"
+        ignored_ms = self._ignored.get(request_id, self.now_ms)
+        return "ignored" if ignored_ms < self.now_ms - self._window_ms else None
 
     def _shown(self, now: Entry, request: Request, row: int) -> str:
         if request.clicks[row] != _UNSEEN:
@@ -244,6 +244,7 @@ class Join:
         others = [one for one in self._early_of.pop(event.request_id) if one != event_id]
         if others:
             self._early_of[event.request_id] = others
-        text = f"no impression of request {event.request_id!r} came"
-        self._refused.append((entry, EventError("unknown_request", text)))
-        self._counts["unknown_request"] += 1
+        result = "ignored" if event.request_id in self._ignored else "unknown_request"
+        if result == "unknown_request":
+            self._refused.append((entry, EventError(result, f"no impression of request {event.request_id!r} came")))
+        self._counts[result] += 1

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 
 from models.types import Array
-from service.training.join import Join, Joined
+from service.training.join import Join
+from service.training.memory import Joined
 
 
 class Joins:

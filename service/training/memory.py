@@ -4,7 +4,7 @@ A served record stays the bytes that it was in the log, and is copied as such: a
 """
 
 from array import array
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple, TypeVar
@@ -12,10 +12,13 @@ from typing import NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
+from models.noise import seed_of
 from models.types import Array
+from service.errors import EventError
 from service.events import Event, Served, decode_served
 from service.streams import Entry, order
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 #: Of a row that was not clicked, instead of when it was.
@@ -51,12 +54,31 @@ class Closed(NamedTuple):
         return self.order.opened_ms
 
 
+class Joined(NamedTuple):
+    """What the join made of the entries since it was last asked."""
+
+    closed: list[Closed]  # in order
+    refused: list[tuple[Entry, EventError]]  # feedback on what was never shown: unknown_request, unknown_item
+    counts: Counter[str]  # result -> events; impressions where it is evicted, served records where it is delayed
+
+
+class Met(OrderedDict[K, int]):
+    """Ids or their hashes -> when they were met, in order of time."""
+
+    def forget(self, before_ms: int, most: int) -> list[K]:
+        """Those that give way: what is older, and the oldest of more than `most`."""
+        forgotten = []
+        while self and (next(iter(self.values())) < before_ms or len(self) > most):
+            forgotten.append(self.popitem(last=False)[0])
+        return forgotten
+
+
 class Request(msgspec.Struct, gc=False):
-    """A served record while it waits, and after that the memory that there was one."""
+    """A served record while it waits."""
 
     id: str
     time_ms: int
-    payload: bytes  # of the entry, until the last window has closed
+    payload: bytes  # of the entry
     clicks: "array[int]"  # by row, as long
     windows: int = 0  # open
     item_ids: list[str] = []  # as soon as feedback asks for them
@@ -158,9 +180,25 @@ def pack_times(name: str, times: Mapping[str, int]) -> dict[str, Array]:
     return {f"{name}.id": _packed(list(times)), f"{name}.time_ms": time_ms}
 
 
-def unpack_times(name: str, state: Mapping[str, Array]) -> OrderedDict[str, int]:
+def unpack_times(name: str, state: Mapping[str, Array]) -> "Met[str]":
     """The inverse."""
-    return OrderedDict(zip(_unpacked(state[f"{name}.id"], list[str]), state[f"{name}.time_ms"].tolist(), strict=True))
+    return Met(zip(_unpacked(state[f"{name}.id"], list[str]), state[f"{name}.time_ms"].tolist(), strict=True))
+
+
+def pack_closed(times: Mapping[int, int]) -> dict[str, Array]:
+    """Hashes of request ids and when they closed, in order."""
+    count = len(times)
+    return {
+        "closed.hash": np.fromiter(times.keys(), dtype=np.uint64, count=count),
+        "closed.time_ms": np.fromiter(times.values(), dtype=np.int64, count=count),
+    }
+
+
+def unpack_closed(state: Mapping[str, Array], requests: Sequence[Request]) -> "Met[int]":
+    """The inverse. Older releases have them among the requests."""
+    if "closed.hash" in state:
+        return Met(zip(state["closed.hash"].tolist(), state["closed.time_ms"].tolist(), strict=True))
+    return Met((seed_of(one.id), one.time_ms) for one in requests if not one.windows)
 
 
 def pack_events(early: Sequence[Early], closings: Sequence[Closing]) -> dict[str, Array]:

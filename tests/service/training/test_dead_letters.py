@@ -45,7 +45,7 @@ def broken(world) -> dict[str, tuple[object, str]]:
 
 def test_what_cannot_be_used_is_set_aside_and_stops_nothing(world, bits) -> None:
     good = [world.entry(world.served(f"r{number}"), 10 + number) for number in range(40)]
-    end = world.entry(world.served("end"), 10_000)
+    end = world.entry(world.served("end", time_ms=10_000), 10_000)
     clean, trainer = world.trainer(), world.trainer()
     clean.feed([*good, end])
     bad = {name: world.entry(message, 50, "served") for name, (message, _) in broken(world).items()}

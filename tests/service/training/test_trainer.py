@@ -184,8 +184,8 @@ def test_a_budget_moves_lambda_and_counts_a_repeated_record_once(world) -> None:
 def test_other_lanes_are_not_learned_from(world) -> None:
     trainer = world.trainer()
     other = world.served("r", ("a",), lane="another")
-    log = [world.entry(other, 1), world.entry(click("r", "a"), 2), world.entry(world.served("end"), 10_000)]
-    outcome = trainer.feed(log)
+    end = world.entry(world.served("end", time_ms=10_000), 10_000)
+    outcome = trainer.feed([world.entry(other, 1), world.entry(click("r", "a"), 2), end])
     assert (outcome.slices, outcome.dead_letters, outcome.join) == ({}, [], {"ignored": 1})
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from service.events import Event, Served
-from service.training.join import Mode
+from service.training.join import REMEMBERED_MS, Mode
 
 Record = tuple[int, Served | Event | str]  # (time, message); a str is the id of a request to ignore
 Outcome = tuple[list[tuple[str, str, int, int | None]], list[tuple[str, str]], Counter[str]]
@@ -24,7 +24,6 @@ class Window:
 
 @dataclass
 class Request:
-    time_ms: int
     id: str
     items: str = ""
     windows: list[Window] = field(default_factory=list)
@@ -41,7 +40,8 @@ class Reference:
         self.window_ms, self.mode, self.most = window_ms, mode, max_pending
         self.memory_ms = window_ms * (2 if mode == "served" else 3)
         self.now_ms = 0
-        self.requests: list[Request] = []
+        self.requests: list[Request] = []  # open ones
+        self.past: list[tuple[int, str]] = []
         self.ignored: list[tuple[int, str]] = []
         self.windows: list[tuple[Request, Window]] = []  # of all time, in order of opening
         self.waiting: list[tuple[int, str, Event]] = []
@@ -57,38 +57,41 @@ class Reference:
                 self.feedback(f"{time_ms}-{number}", message)
             elif isinstance(message, Served):
                 self.serve(message)
-            elif not self.knows(message):
-                self.ignored.append((time_ms, message))
+            elif not self.knows(message) and message not in [other for _, other in self.ignored]:
+                self.ignored = [*self.ignored, (time_ms, message)][-self.most :]
             self.retry(f"{time_ms}-{number}")
-            while sum(len(request.items) for request in self.requests if not request.over) > self.most:
-                self.counts["evicted"] += self.close(next(pair for pair in self.windows if not pair[1].closed))
+            while sum(len(request.items) for request in self.requests) > self.most:
+                oldest = next(pair for pair in self.windows if not pair[1].closed)
+                self.counts["evicted"] += self.close(oldest, time_ms)
         return self.closed, self.refused, self.counts
 
     def pass_time(self, time_ms: int) -> None:
         self.now_ms = time_ms
         for pair in self.windows:
             if not pair[1].closed and pair[1].time_ms + self.window_ms < time_ms:
-                self.close(pair)
+                self.close(pair, pair[1].time_ms + self.window_ms + 1)
         while self.seen and (self.seen[0][0] + self.memory_ms < time_ms or len(self.seen) > self.most):
             _, forgotten = self.seen.pop(0)
             self.give_up([one for one in self.waiting if one[2].id == forgotten])
         self.give_up([one for one in self.waiting if one[0] + self.window_ms < time_ms])
-        while self.requests and self.requests[0].over:
-            if self.requests[0].time_ms + self.memory_ms >= time_ms and len(self.requests) <= self.most:
-                break
-            self.requests.pop(0)
-        while self.ignored and (self.ignored[0][0] + self.memory_ms < time_ms or len(self.ignored) > self.most):
-            self.ignored.pop(0)
+        self.ignored = [one for one in self.ignored if one[0] + self.memory_ms >= time_ms]
+        self.past = [one for one in self.past if one[0] + max(self.window_ms, REMEMBERED_MS) >= time_ms][-self.most :]
 
     def give_up(self, hopeless: list[tuple[int, str, Event]]) -> None:
         for one in hopeless:
             self.waiting.remove(one)
-            self.refused.append((one[1], "unknown_request"))
-            self.counts["unknown_request"] += 1
+            if one[2].request_id in [other for _, other in self.ignored]:
+                self.counts["ignored"] += 1
+            else:
+                self.refused.append((one[1], "unknown_request"))
+                self.counts["unknown_request"] += 1
 
-    def close(self, pair: tuple[Request, Window]) -> int:
+    def close(self, pair: tuple[Request, Window], time_ms: int) -> int:
         request, window = pair
         window.closed = True
+        if request.over:
+            self.requests.remove(request)
+            self.past.append((time_ms, request.id))
         if window.item is not None:
             self.closed.append((request.id, window.item, window.time_ms, window.click_ms))
             return 1
@@ -96,13 +99,18 @@ class Reference:
         return len(never_shown)
 
     def knows(self, request_id: str) -> bool:
-        return request_id in [*(one.id for one in self.requests), *(other for _, other in self.ignored)]
+        return request_id in [*(one.id for one in self.requests), *(other for _, other in self.past)]
 
     def serve(self, message: Served) -> None:
         if self.knows(message.request_id):
             self.counts["duplicate"] += 1
             return
-        request = Request(self.now_ms, message.request_id, "".join(message.item_ids))
+        self.ignored = [one for one in self.ignored if one[1] != message.request_id]
+        if message.time_ms + self.window_ms < self.now_ms:
+            self.counts["delayed"] += 1
+            self.past.append((self.now_ms, message.request_id))
+            return
+        request = Request(message.request_id, "".join(message.item_ids))
         self.requests.append(request)
         for item in request.items if self.mode == "served" else [None]:
             self.open(request, item)
@@ -120,10 +128,10 @@ class Reference:
         self.waiting.append((self.now_ms, position, event))
 
     def retry(self, newest: str) -> None:
-        """Impressions first. What has waited does not become late: it waits to its end."""
+        """Impressions first. What has waited does not become late or another's: it waits to its end."""
         for since, position, event in sorted(self.waiting, key=lambda one: one[2].type == "click"):
             result = self.result(since, event)
-            if result is not None and not (result == "late" and position != newest):
+            if result is not None and (result not in ("late", "ignored") or position == newest):
                 self.waiting.remove((since, position, event))
                 self.counts[result] += 1
                 if result == "unknown_item":
@@ -132,13 +140,12 @@ class Reference:
     def result(self, since: int, event: Event) -> str | None:
         if self.mode == "served" and event.type == "impression":
             return "ignored"
-        if event.request_id in [other for _, other in self.ignored]:
-            return "ignored"
         request = next((one for one in self.requests if one.id == event.request_id), None)
         if request is None:
-            return None
-        if request.over:
-            return "late"
+            if event.request_id in [other for _, other in self.past]:
+                return "late"
+            others = [time_ms for time_ms, other in self.ignored if other == event.request_id]
+            return "ignored" if others and others[0] + self.window_ms < self.now_ms else None
         if event.item_id not in request.items:
             return "unknown_item"
         shown = next((window for window in request.windows if window.item == event.item_id), None)
