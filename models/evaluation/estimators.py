@@ -9,7 +9,9 @@ what it showed; the target would have shown the same with probability t. With we
     DR       mean of v + w (r - q)                                           unbiased; the better q, the narrower [3]
 
 q is a model's prediction for what was shown and v its mean under the target; neither may have been learned from this
-log's rewards. Intervals are normal ones, at 95 %; that of SNIPS by the delta method.
+log's rewards. Intervals are normal ones, at 95 %; that of SNIPS by the delta method. A sum of few clicks is not normal:
+where fewer than FEW carry an estimate (`Support.carried`) there is no interval, since none would hold the truth as
+often as it says.
 
 References:
     [1] Horvitz, Thompson 1952; Strehl et al. 2010, "Learning from Logged Implicit Exploration Data", arXiv:1003.0120.
@@ -26,6 +28,8 @@ import numpy as np
 from models.types import Array
 
 _NORMAL = 1.959964
+#: Of `Support.carried`, below which there is no interval: the textbooks' n p (1 - p) for a share p of n.
+FEW = 10.0
 #: Lower bounds of the overlap table's propensities; a row a power of about two.
 OVERLAP = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -82,7 +86,7 @@ class Logged:
 
 
 class Estimate(NamedTuple):
-    """A value and its 95 % interval. NaN where the log allows none."""
+    """A value and its 95 % interval. NaN where the log allows none: the value has none, or so few rewards carry it."""
 
     value: float
     low: float
@@ -97,6 +101,7 @@ class Support(NamedTuple):
     matched: int  # that the target might have shown, w > 0
     effective: float  # (sum of w)^2 / sum of w^2
     largest: float  # w
+    carried: float  # clicks, or non-clicks where they are fewer, by the effective sample
     mean: Estimate  # of w; 1 is outside where the log lacks what the target shows, or propensities are wrong
 
 
@@ -122,26 +127,25 @@ def replay(logged: Logged) -> Estimate:
 
 
 def ips(logged: Logged) -> Estimate:
-    return mean(logged.weight * logged.reward)
+    return _mean(logged.weight * logged.reward, carried(logged.reward, logged.weight))
 
 
 def snips(logged: Logged) -> Estimate:
     weight = logged.weight
     total = float(weight.sum())
     if total == 0.0:
-        return Estimate(math.nan, math.nan, math.nan)
-    value = float(weight @ logged.reward) / total
+        return _NOTHING
+    value, count = float(weight @ logged.reward) / total, len(weight)
     apart = weight * (logged.reward - value)
-    count = len(weight)
     error = math.sqrt(float(apart @ apart) * count / max(count - 1, 1)) / total
-    return Estimate(value, value - _NORMAL * error, value + _NORMAL * error)
+    return _estimate(value, error, carried(logged.reward, weight))
 
 
 def dr(logged: Logged) -> Estimate:
     """Raises ValueError: there is no model."""
     if logged.model is None or logged.value is None:
         raise ValueError("DR needs a model: predictions for what was shown, and their mean under the target")
-    return mean(logged.value + logged.weight * (logged.reward - logged.model))
+    return _mean(logged.value + logged.weight * (logged.reward - logged.model), carried(logged.reward, logged.weight))
 
 
 def support(logged: Logged) -> Support:
@@ -153,6 +157,7 @@ def support(logged: Logged) -> Support:
         matched=int((weight > 0.0).sum()),
         effective=float(weight.sum()) ** 2 / squared if squared else 0.0,
         largest=float(weight.max()),
+        carried=carried(logged.reward, weight),
         mean=mean(weight),
     )
 
@@ -171,9 +176,33 @@ def overlap(logged: Logged) -> list[Overlap]:
 
 def mean(values: Array) -> Estimate:
     """Of independent values (N,); what the logging policy earned, where they are its rewards."""
+    return _mean(values, carried(values, np.ones(len(values)))) if len(values) else _NOTHING
+
+
+def carried(values: Array, weight: Array) -> float:
+    """How many carry a weighted mean: n p (1 - p) where a share p of an effective sample of n is 1 and the others 0.
+
+    So the number of clicks where these are seldom. Of any values n (sum of w |d|)^2 / 4 (sum of w) (sum of w d^2), d
+    their deviations.
+    """
+    total, squared = float(weight.sum()), float(weight @ weight)
+    if total == 0.0:
+        return 0.0
+    apart = values - float(weight @ values) / total
+    spread = float(weight @ apart**2)
+    return total * float(weight @ np.abs(apart)) ** 2 / (4.0 * squared * spread) if spread else 0.0
+
+
+def _mean(values: Array, carriers: float) -> Estimate:
     count = len(values)
-    if not count:
-        return Estimate(math.nan, math.nan, math.nan)
-    value = float(np.mean(values, dtype=np.float64))
     error = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    return _estimate(float(np.mean(values, dtype=np.float64)), error, carriers)
+
+
+def _estimate(value: float, error: float, carriers: float) -> Estimate:
+    if carriers < FEW:
+        return Estimate(value, math.nan, math.nan)
     return Estimate(value, value - _NORMAL * error, value + _NORMAL * error)
+
+
+_NOTHING = Estimate(math.nan, math.nan, math.nan)

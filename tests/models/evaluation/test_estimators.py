@@ -32,12 +32,37 @@ def test_every_estimate_by_hand() -> None:
     assert ips(log).value == pytest.approx(3.0 / 4)
     assert snips(log).value == pytest.approx(3.0 / 5)
     assert dr(log).value == pytest.approx((0.4 + 1.0 + 0.2 + 0.4 + 0.75 + 0.2 - 0.5) / 4)
-    assert support(log)[:5] == (4, 0, 3, pytest.approx(25 / 9), 2.0)
+    # A CTR of 3/5 in an effective sample of 25/9.
+    assert support(log)[:6] == (4, 0, 3, pytest.approx(25 / 9), 2.0, pytest.approx(25 / 9 * 3 / 5 * 2 / 5))
     assert support(log).mean.value == pytest.approx(5 / 4)
-    rows = [2.0, 0.0, 1.0, 0.0]
-    half = 1.959964 * np.std(rows, ddof=1) / 2.0
-    assert ips(log).low == pytest.approx(0.75 - half)
-    assert ips(log).high == pytest.approx(0.75 + half)
+    long = Logged(
+        reward=np.tile(log.reward, 25), propensity=np.tile(log.propensity, 25), target=np.tile(log.target, 25)
+    )
+    half = 1.959964 * np.std([2.0, 0.0, 1.0, 0.0] * 25, ddof=1) / 10.0
+    assert ips(long).low == pytest.approx(0.75 - half)
+    assert ips(long).high == pytest.approx(0.75 + half)
+
+
+@pytest.mark.parametrize(("clicks", "told"), [(0, False), (10, False), (11, True), (290, False), (300, False)])
+def test_few_clicks_or_few_without_have_no_interval(clicks: int, told: bool) -> None:
+    matched = np.arange(3_000) < 300
+    reward = np.where(matched, np.arange(3_000) < clicks, np.arange(3_000) % 2).astype(np.float64)
+    one_in_ten, value = np.full(3_000, 0.1), np.full(3_000, 0.05)
+    log = Logged(reward=reward, propensity=one_in_ten, target=matched * 1.0, model=value, value=value)
+    assert support(log).carried == pytest.approx(clicks * (1 - clicks / 300))
+    for estimate in (ips, snips, dr, replay):
+        found = estimate(log)
+        assert math.isfinite(found.value)
+        assert math.isfinite(found.low) == math.isfinite(found.high) == told
+
+
+def test_many_clicks_of_small_weight_do_not_carry_an_estimate() -> None:
+    shown = np.arange(3_800) % 38
+    reward = (shown != 0) & (np.arange(3_800) % 20 == 1)  # 95 clicks on all but what the target shows most
+    log = Logged(reward=reward * 1.0, propensity=np.full(3_800, 1 / 38), target=np.where(shown == 0, 0.95, 0.05 / 37))
+    assert support(log).matched == 3_800
+    assert support(log).carried < 1.0
+    assert math.isnan(ips(log).low)
 
 
 def test_replay_is_the_mean_of_what_the_target_shows() -> None:
@@ -136,5 +161,6 @@ def test_intervals_cover_the_truth_as_often_as_they_say(seed: int, share: float)
 def test_the_weights_of_a_target_that_the_log_covers_have_mean_one_and_of_another_less() -> None:
     (log, *_), _ = simulated(3, 1.0)
     assert support(log).mean.low < 1.0 < support(log).mean.high
-    blind = Logged(reward=log.reward, propensity=log.propensity, target=np.where(log.propensity < 0.3, 0.0, log.target))
+    seldom = log.propensity < np.median(log.propensity[log.target > 0.0])
+    blind = Logged(reward=log.reward, propensity=log.propensity, target=np.where(seldom, 0.0, log.target))
     assert support(blind).mean.high < 1.0
