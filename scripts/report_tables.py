@@ -40,8 +40,8 @@ TABLE_1 = Table(
         Row(label="Ensemble-UCB", options=ucb("ensemble"), paper=31986.0, again=14872.0),
         Row(label="GP-TS", options={"method": "gaussian_process", "lambda": 0.3}, paper=44070.0, again=20377.0),
         Row(label="GP-UCB", options=ucb("gaussian_process", **{"lambda": 0.3}), paper=36192.0, again=18923.0),
-        Row(label="gradient-TS", options={"method": "gradient", "lambda": 0.3}, paper=46830.0, again=23227.0),
-        Row(label="gradient-UCB", options=ucb("gradient", **{"lambda": 0.3}), paper=37655.0, again=17362.0),
+        Row(label="gradient-TS", options={"method": "gradient"}, paper=46830.0, again=23227.0),
+        Row(label="gradient-UCB", options=ucb("gradient"), paper=37655.0, again=17362.0),
         Row(
             label="UR-gradient-TS",
             options={"method": "underestimation", "impressions": 100.0},
