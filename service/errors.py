@@ -10,7 +10,7 @@
     |-- Invalid               422   invalid_request, duplicate_candidate, unknown_strategy, unknown_feature, feature_*
     |-- Internal              500   internal
     |-- Full                  507   items_full
-    |-- Unavailable           503   not_ready, overloaded, log_*, store_unavailable, deadline_exceeded (Retry-After)
+    |-- Unavailable           503   not_ready, draining, overloaded, deadline_exceeded, log_*, store_* (Retry-After)
     |-- EventError                  a stream entry that cannot be read: dead-lettered with its code
     |-- CheckpointError             a version that may not be served: refused with its code
     `-- StreamError                 Redis cannot do what the log needs

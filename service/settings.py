@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     served_queue_entries: Positive = 10_000
     served_queue_bytes: Positive = 256 * 1024 * 1024
     swap_poll_s: Seconds = 0.5
+    drain_s: float = Field(0.0, ge=0, le=3_600)
     shutdown_grace_s: Seconds = 5.0
     admin_host: str = "127.0.0.1"
     admin_port: int = Field(8002, ge=0, le=65535)

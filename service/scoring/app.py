@@ -114,7 +114,7 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     listener = ports.listening("port", settings.host, settings.port, backlog=config.backlog)
     with listener, suppress(SystemExit):  # of uvicorn, where the app does not start
         announce(ports.url(listener))
-        scorer = uvicorn.Server(config)
+        scorer = server.Draining(config, drain_s=settings.drain_s)
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, lambda *_: None)  # uvicorn raises it again when all is done: no failure of ours
         scorer.run(sockets=[listener])
@@ -217,7 +217,7 @@ async def _lifespan(
             address, grace_s = (settings.admin_host, settings.admin_port), settings.shutdown_grace_s
             port = server.listening(app, *address, _limits(settings), grace_s=grace_s)
             await stack.enter_async_context(port)
-        yield {"scorer": scorer}
+        yield {"scorer": scorer, "draining": False}
 
 
 def _traffic(settings: Settings) -> Split:

@@ -80,6 +80,8 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._reads = "body"
         super().on_headers_complete()
+        if self.app_state.get("draining"):
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         if self.cycle.response_complete:

@@ -39,6 +39,7 @@ TITLES = {
     "no_current_version": "No version is current",
     "no_earlier_version": "There is no version to go back to",
     "not_ready": "No model is loaded",
+    "draining": "The scorer is about to stop",
     "overloaded": "Too many requests are being answered",
     "deadline_exceeded": "The request waited too long",
     "log_unavailable": "The event log cannot be reached",

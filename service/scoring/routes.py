@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import ClientDisconnect
 
-from service.errors import BadRequest, NotFound, TooLarge
+from service.errors import BadRequest, NotFound, TooLarge, Unavailable
 from service.scoring import schemas, status
 from service.scoring.feedback import Feedback
 from service.scoring.item_edits import ItemEdits
@@ -21,6 +21,7 @@ from service.scoring.openapi import operation
 from service.scoring.outbox import Outbox
 from service.scoring.patience import Patience
 from service.scoring.ranker import Ranker
+from service.scoring.ranking import Loaded
 from service.scoring.schemas import EventsRequest, EventsResponse, RankRequest, RankResponse
 from service.telemetry import ScorerMetrics
 
@@ -151,11 +152,10 @@ async def livez(_: Request) -> Response:
 
 @router.get("/readyz", **operation("Whether a model is loaded", status.Ready, refusals=(503,)))
 async def readyz(request: Request) -> Response:
-    scorer: Scorer = request.state.scorer
-    version = scorer.ranker.ready().manifest.version
+    scorer, loaded = request.state.scorer, _ready(request)
     degraded: list[status.Degraded] = [] if scorer.outbox.available else ["log_unavailable"]
-    degraded += [] if scorer.ranker.ready().items.complete else ["items_loading"]
-    return _answer(status.Ready(lane=scorer.ranker.lane, version=version, degraded=degraded))
+    degraded += [] if loaded.items.complete else ["items_loading"]
+    return _answer(status.Ready(lane=scorer.ranker.lane, version=loaded.manifest.version, degraded=degraded))
 
 
 @router.get("/v2/health/live", **operation("Open Inference Protocol: live", status.ServerLive))
@@ -165,8 +165,7 @@ async def server_live(_: Request) -> Response:
 
 @router.get("/v2/health/ready", **operation("Open Inference Protocol: ready", status.ServerReady, refusals=(503,)))
 async def server_ready(request: Request) -> Response:
-    scorer: Scorer = request.state.scorer
-    scorer.ranker.ready()
+    _ready(request)
     return _answer(status.ServerReady())
 
 
@@ -189,8 +188,8 @@ async def model_metadata(request: Request) -> Response:
     ),
 )
 async def model_ready(request: Request) -> Response:
-    name, scorer = _model(request)
-    scorer.ranker.ready()
+    name, _ = _model(request)
+    _ready(request)
     return _answer(status.ModelReady(name=name))
 
 
@@ -202,6 +201,14 @@ async def metrics(request: Request) -> Response:
     except (TypeError, ValueError):  # of a version that is none
         encode, media_type = choose_encoder("")
     return Response(encode(scorer.metrics.registry), media_type=media_type)
+
+
+def _ready(request: Request) -> Loaded:
+    """What serves. Raises Unavailable: not_ready, or draining, for who asks would send requests."""
+    if request.state.draining:
+        raise Unavailable("draining", "the scorer is about to stop: send requests elsewhere")
+    scorer: Scorer = request.state.scorer
+    return scorer.ranker.ready()
 
 
 def _model(request: Request) -> tuple[str, Scorer]:

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,28 @@ def configuration(app: ASGIApp, limits: Limits, *, grace_s: float, **given: Any)
         timeout_graceful_shutdown=math.ceil(grace_s),
         **given,
     )
+
+
+class Draining(uvicorn.Server):
+    """A server that is told to stop and goes on answering, so that who sends requests can go elsewhere before it does.
+
+    Meanwhile `request.state.draining` is true, and every answer closes its connection. A second signal ends the wait.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, drain_s: float) -> None:
+        super().__init__(config)
+        self._drain_s = drain_s
+
+    async def main_loop(self) -> None:
+        await super().main_loop()
+        if self._drain_s and not self.force_exit:
+            _log.info("draining", seconds=self._drain_s)
+            self.lifespan.state["draining"] = True
+            self.should_exit = False  # until the next signal
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._drain_s):
+                    await super().main_loop()
+            self.should_exit = True
 
 
 class _Within(uvicorn.Server):

@@ -23,6 +23,7 @@ from service.streams import StreamNames
 from service.valkey import EmbeddedServer
 
 Publish = Callable[..., Manifest]
+Until = Callable[..., None]
 
 IPV6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6")
 
@@ -63,10 +64,11 @@ def test_each_engine_loads_its_own_library_and_no_other(
 
 
 @contextmanager
-def agerank_serve(folder: Path, *options: str) -> Iterator[tuple["subprocess.Popen[str]", httpx.Client]]:
+def agerank_serve(folder: Path, *, drain_s: float) -> Iterator[tuple["subprocess.Popen[str]", httpx.Client]]:
     """The command as a user runs it, with a Redis of its own."""
-    (folder / "agerank.toml").write_text(f'data_dir = "{folder}"\nlog_format = "json"\n')
-    command = [sys.executable, "-m", "scripts.cli", "serve", "--config", str(folder / "agerank.toml"), *options]
+    (folder / "agerank.toml").write_text(f'data_dir = "{folder}"\nlog_format = "json"\ndrain_s = {drain_s}\n')
+    options = ["--config", str(folder / "agerank.toml"), "--port", "0", "--json"]
+    command = [sys.executable, "-m", "scripts.cli", "serve", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -78,23 +80,43 @@ def agerank_serve(folder: Path, *options: str) -> Iterator[tuple["subprocess.Pop
         process.communicate()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("stop", "drain_s", "drained"), [(signal.SIGTERM, 0.2, ["draining"]), (signal.SIGINT, 0, [])])
 def test_told_to_stop_it_writes_what_it_owes_and_leaves(
-    tmp_path: Path, publish: Publish, until: Callable[..., None], stop: signal.Signals
+    tmp_path: Path, publish: Publish, until: Until, stop: signal.Signals, drain_s: float, drained: list[str]
 ) -> None:
     publish(tmp_path / "checkpoints" / "default")
-    with agerank_serve(tmp_path, "--port", "0", "--json") as (process, client):
+    with agerank_serve(tmp_path, drain_s=drain_s) as (process, client):
         until(lambda: client.get("/readyz").json().get("degraded") == [])
         assert client.post("/v1/rank", json=ASK).status_code == 200
         process.send_signal(stop)
         _, lines = process.communicate(timeout=60)
     assert process.returncode == 0, lines
     said = sorted(json.loads(line)["event"] for line in lines.splitlines())
-    assert said == ["items read", "the log is reachable", "version swapped in"]
+    assert said == [*drained, "items read", "the log is reachable", "version swapped in"]
     # The server that it had started is gone, too; its log is not.
     with EmbeddedServer(tmp_path / "redis") as server, redis.Redis.from_url(server.url) as log:
         (entry,) = log.xrange(StreamNames("agerank", 1).served("r1"))
         assert events.decode_served(entry[1][b"e"]).item_ids
+
+
+def test_who_ranks_while_it_drains_loses_nothing(tmp_path: Path, publish: Publish, until: Until) -> None:
+    publish(tmp_path / "checkpoints" / "default")
+    with agerank_serve(tmp_path, drain_s=600) as (process, client):
+        until(lambda: client.get("/readyz").json().get("degraded") == [])
+        process.send_signal(signal.SIGTERM)
+        answers = []
+        while client.get("/readyz").status_code == 200:
+            answers.append(client.post("/v1/rank", json=ASK))
+        answers += [client.post("/v1/rank", json=ASK) for _ in range(20)]
+        assert {answer.status_code for answer in answers} == {200}
+        assert answers[-1].headers["connection"] == "close"
+        assert client.get("/livez").status_code == 200
+        for path in ("/readyz", "/v2/health/ready", "/v2/models/default/ready"):
+            refused = client.get(path)
+            assert (refused.status_code, refused.json()["code"]) == (503, "draining")
+        process.send_signal(signal.SIGTERM)
+        _, lines = process.communicate(timeout=60)
+    assert process.returncode == 0, lines
 
 
 @pytest.mark.parametrize(
