@@ -18,6 +18,7 @@ from service.checkpoints.manifest import Base, Manifest, decode, encode, seal
 from service.checkpoints.places import below, delta_folder, deltas, find, full_folder, home, previous, versions
 from service.checkpoints.pointer import current
 from service.checkpoints.store import LAST, Store
+from service.checkpoints.tensors import not_finite
 from service.errors import CheckpointError
 
 WEIGHTS, STATE, GOLDEN, MANIFEST = "weights.safetensors", "state.safetensors", "golden.safetensors", LAST
@@ -125,23 +126,23 @@ def load_graph(store: Store, found: Manifest, strategy: str) -> bytes:
 
 def read(store: Store, found: Manifest, name: str) -> bytes:
     """The verified content of one file. Raises CheckpointError: missing_file, outside_folder, hash_mismatch."""
-    folder = home(found)
-    content = store.read(folder, name)
-    if hashlib.sha256(content).hexdigest() != found.files[name]:
-        raise CheckpointError("hash_mismatch", f"{store}/{folder}/{name} is not what was written")
+    content = store.read(home(found), name, found.files[name])
+    _compare(store, found, name, hashlib.sha256(content).hexdigest())
     return content
 
 
 def verify(store: Store, version: int) -> Manifest:
     """The manifest of a version whose every file is what was written, and all that it rests on.
 
+    However large a file is, few pieces of it are held at a time: this is asked of processes that have other work.
+
     Raises CheckpointError: like `chain` and `load_weights`.
     """
     found = load_manifest(store, version)
     for one in chain(store, found):
-        (load_delta if one.base else load_weights)(store, one)
         for name in one.files:
-            read(store, one, name)
+            _verify_hash(store, one, name)
+        _verify_finite(store, one, DELTA if one.base else WEIGHTS)
     return found
 
 
@@ -189,10 +190,32 @@ def _manifest(store: Store, folder: str) -> Manifest:
     return found
 
 
+def _compare(store: Store, found: Manifest, name: str, sha256: str) -> None:
+    if sha256 != found.files[name]:
+        raise CheckpointError("hash_mismatch", f"{store}/{home(found)}/{name} is not what was written")
+
+
+def _verify_hash(store: Store, found: Manifest, name: str) -> None:
+    sha256 = hashlib.sha256()
+    for piece in store.pieces(home(found), name, found.files[name]):
+        sha256.update(piece)
+    _compare(store, found, name, sha256.hexdigest())
+
+
+def _verify_finite(store: Store, found: Manifest, name: str) -> None:
+    """Of a file whose hash is right."""
+    try:
+        tensor = not_finite(store.pieces(home(found), name, found.files[name]))
+    except ValueError as error:
+        raise _unreadable(found, name, error) from None
+    if tensor is not None:
+        raise _infinite(found, tensor)
+
+
 def _finite(found: Manifest, arrays: dict[str, Array]) -> dict[str, Array]:
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise CheckpointError("not_finite", f"version {found.version}: {name} holds NaN or infinity")
+            raise _infinite(found, name)
     return arrays
 
 
@@ -200,7 +223,15 @@ def _load(store: Store, found: Manifest, name: str) -> dict[str, Array]:
     try:
         return safetensors.load(read(store, found, name))
     except SafetensorError as error:
-        raise CheckpointError("unreadable_file", f"version {found.version}, {name}: {error}") from None
+        raise _unreadable(found, name, error) from None
+
+
+def _unreadable(found: Manifest, name: str, error: Exception) -> CheckpointError:
+    return CheckpointError("unreadable_file", f"version {found.version}, {name}: {error}")
+
+
+def _infinite(found: Manifest, tensor: str) -> CheckpointError:
+    return CheckpointError("not_finite", f"version {found.version}: {tensor} holds NaN or infinity")
 
 
 def _is(found: Manifest, base: Base) -> bool:

@@ -9,12 +9,12 @@ ROOT/trainer.lock         held by the one process that installs
 import fcntl
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from service import durable
-from service.checkpoints.store import passes
+from service.checkpoints.store import PIECE, passes
 from service.errors import CheckpointError
 
 
@@ -33,17 +33,19 @@ class LocalStore:
         except FileNotFoundError:
             return []
 
-    def read(self, folder: str, name: str) -> bytes:
+    def read(self, folder: str, name: str, sha256: str = "") -> bytes:
         path = self._inside(folder, name)
-        try:
+        with _as_missing(path):
             return path.read_bytes()
-        except OSError as error:  # pruned since, or not for us to read
-            if passes(error):
-                raise
-            raise CheckpointError("missing_file", f"{path}: {error}") from None
 
-    def check(self, folder: str, names: Collection[str]) -> None:
-        for name in sorted(names):
+    def pieces(self, folder: str, name: str, sha256: str = "") -> Iterator[bytes]:
+        path = self._inside(folder, name)
+        with _as_missing(path), path.open("rb") as file:
+            while piece := file.read(PIECE):
+                yield piece
+
+    def check(self, folder: str, files: Mapping[str, str]) -> None:
+        for name in sorted(files):
             self._inside(folder, name)
 
     def install(self, folder: str, files: Mapping[str, bytes]) -> None:
@@ -114,3 +116,14 @@ class LocalStore:
         if not os.path.isfile(path):
             raise CheckpointError("missing_file", f"{path} does not exist")
         return path
+
+
+@contextmanager
+def _as_missing(path: Path) -> Iterator[None]:
+    """Of a file that was pruned since, or is not for us to read."""
+    try:
+        yield
+    except OSError as error:
+        if passes(error):
+            raise
+        raise CheckpointError("missing_file", f"{path}: {error}") from None

@@ -1,13 +1,16 @@
 """A lane in object storage, where nothing is renamed: a folder is there once the last of its files is.
 
-PREFIX/<folder>/<file>    written in order, manifest.json last; a folder without it does not count, and is swept up
-PREFIX/<document>         replaced by one put, on condition that nobody replaced it since it was read
-PREFIX/trainer.lock       names who installs: whoever wrote it last. The one before finds that out when it next
-                          installs, and ends. So nobody waits for the lease of a trainer that died
+PREFIX/<folder>/<file>.<hash>   so two who write one version do not touch each other's files
+PREFIX/<folder>/manifest.json   comes last, on condition that nobody wrote it meanwhile; a folder without it does not
+                                count, and is swept up
+PREFIX/<document>               replaced by one put, on condition that nobody replaced it since it was read
+PREFIX/trainer.lock             names who installs: whoever wrote it last. The one before finds that out when it next
+                                installs, and ends. So nobody waits for the lease of a trainer that died
 """
 
+import hashlib
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import PurePosixPath
@@ -19,7 +22,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import ObjectStore as Bucket
 from obstore.store import from_url
 
-from service.checkpoints.store import DELTAS, LAST, REFUSED, VERSIONS, StoreError
+from service.checkpoints.store import DELTAS, LAST, PIECE, REFUSED, VERSIONS, StoreError
 from service.errors import CheckpointError
 
 _LOCK = "trainer.lock"
@@ -40,10 +43,8 @@ def open_url(url: str) -> "ObjectStore":
 
 
 class ObjectStore:
-    """See `Store`.
-
-    To replace a folder is the one thing that is not atomic here: for as long as that takes, readers find files that
-    are not what its manifest says.
+    """See `Store`. A folder that is replaced keeps its former files, for who has read its former manifest, until it is
+    discarded.
 
     Args:
         bucket: of obstore, with the lane's prefix.
@@ -60,23 +61,42 @@ class ObjectStore:
     def folders(self, parent: str) -> list[str]:
         return [path.parent.name for path in map(PurePosixPath, self._paths(parent)) if path.name == LAST]
 
-    def read(self, folder: str, name: str) -> bytes:
-        found = self.get(self._inside(folder, name))
-        if found is None:
-            raise CheckpointError("missing_file", f"{self._name}/{folder}/{name} does not exist")
-        return found[0]
+    def read(self, folder: str, name: str, sha256: str = "") -> bytes:
+        for path in self._places(folder, name, sha256):
+            if found := self.get(path):
+                return found[0]
+        raise self._missing(folder, name)
 
-    def check(self, folder: str, names: Collection[str]) -> None:
-        missing = {self._inside(folder, name) for name in names} - set(self._paths(folder))
-        if missing:
-            raise CheckpointError("missing_file", f"{self._name}/{min(missing)} does not exist")
+    def pieces(self, folder: str, name: str, sha256: str = "") -> Iterator[bytes]:
+        for path in self._places(folder, name, sha256):
+            try:
+                with _as_store_error():
+                    file = obstore.open_reader(self._bucket, path, buffer_size=PIECE)
+                    while piece := bytes(file.read(PIECE)):
+                        yield piece
+                    return
+            except FileNotFoundError:
+                continue
+        raise self._missing(folder, name)
+
+    def check(self, folder: str, files: Mapping[str, str]) -> None:
+        there = set(self._paths(folder))
+        for name, sha256 in sorted(files.items()):
+            if there.isdisjoint(self._places(folder, name, sha256)):
+                raise self._missing(folder, name)
 
     def install(self, folder: str, files: Mapping[str, bytes]) -> None:
+        """Who loses the lane in here spoils nothing: the lock says so, or the manifest is not what it was."""
+        last = self._inside(folder, LAST)
+        before = self.stamp(last)
         for name, content in files.items():
+            self._check_lock()
             if name == LAST:
-                self._check_lock()
-            with _as_store_error():
-                obstore.put(self._bucket, self._inside(folder, name), content)
+                self._finish(last, content, before)
+            else:
+                named = _named(name, hashlib.sha256(content).hexdigest())
+                with _as_store_error():
+                    obstore.put(self._bucket, self._inside(folder, named), content)
 
     def discard(self, folder: str) -> None:
         self._delete(self._paths(folder))
@@ -123,8 +143,21 @@ class ObjectStore:
         """Only who has the lock may lose it: versions are also written by hand, and by tests."""
         found = self.get(_LOCK)
         if self._ticket is not None and (found is None or found[0] != self._ticket):
-            detail = f"another trainer has begun to write {self._name}: a lane has one trainer, the newest"
-            raise CheckpointError("locked", detail)
+            raise self._lost()
+
+    def _lost(self) -> CheckpointError:
+        detail = f"another trainer has begun to write {self._name}: a lane has one trainer, the newest"
+        return CheckpointError("locked", detail)
+
+    def _missing(self, folder: str, name: str) -> CheckpointError:
+        return CheckpointError("missing_file", f"{self._name}/{folder}/{name} does not exist")
+
+    def _finish(self, last: str, content: bytes, before: str | None) -> None:
+        if self.put(last, content, stamp=before):
+            return
+        found = self.get(last)
+        if found is None or found[0] != content:  # else it met itself: its answer was lost, and it was made again
+            raise self._lost()
 
     def _put_unguarded(self, name: str, content: bytes, stamp: str | None) -> bool:
         _log.warning("this store has no conditional put: two who write at the same moment do not see each other")
@@ -144,10 +177,19 @@ class ObjectStore:
             with _as_store_error():
                 obstore.delete(self._bucket, path)
 
+    def _places(self, folder: str, name: str, sha256: str) -> list[str]:
+        """Where a file may lie, the likeliest first: versions were once written without hashes in their names."""
+        names = [_named(name, sha256), name] if sha256 else [name]
+        return [self._inside(folder, one) for one in names]
+
     def _inside(self, folder: str, name: str) -> str:
         if ".." in PurePosixPath(name).parts or name.startswith("/"):
             raise CheckpointError("outside_folder", f"{folder}/{name} leads out of it")
         return f"{folder}/{name}"
+
+
+def _named(name: str, sha256: str) -> str:
+    return f"{name}.{sha256[:16]}"
 
 
 def _stamp(meta: Mapping[str, object]) -> str:

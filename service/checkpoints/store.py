@@ -1,12 +1,14 @@
 """Where a lane's files are kept: what every place must offer so that a version on it is whole or not there."""
 
 import errno
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 #: The file of a folder that is written last. Where it is, all others are.
 LAST = "manifest.json"
+#: Bytes of a file that are held at a time by who does not need all of it.
+PIECE = 4 << 20
 #: The folders of a lane, and what is below them, are its own.
 VERSIONS, DELTAS, REFUSED = "versions", "deltas", "refused"
 
@@ -33,11 +35,18 @@ class Store(Protocol):
     def folders(self, parent: str) -> list[str]:
         """Names of the folders in `parent`, in no order."""
 
-    def read(self, folder: str, name: str) -> bytes:
-        """One file. Raises CheckpointError: missing_file, outside_folder."""
+    def read(self, folder: str, name: str, sha256: str = "") -> bytes:
+        """One file. Raises CheckpointError: missing_file, outside_folder.
 
-    def check(self, folder: str, names: Collection[str]) -> None:
-        """Whether these files are there. Raises CheckpointError like `read`."""
+        Args:
+            sha256: what its manifest says, by which a place may know it; LAST itself has none.
+        """
+
+    def pieces(self, folder: str, name: str, sha256: str = "") -> Iterator[bytes]:
+        """The same, PIECE by PIECE."""
+
+    def check(self, folder: str, files: Mapping[str, str]) -> None:
+        """Whether these files, name -> sha256, are there. Raises CheckpointError like `read`."""
 
     def install(self, folder: str, files: Mapping[str, bytes]) -> None:
         """Makes a folder of these files, LAST the last of them: whole and lasting when this returns. Replaces.
