@@ -12,6 +12,9 @@ from models.types import Array, ItemAge
 from service.events import DeadLetter
 from service.training.memory import UNCLICKED, Closed
 
+#: At most so many click times are kept while no version can be written; a manifest takes a thousand of them.
+CLICK_TIMES = 100_000
+
 #: What a strategy is called in metrics that the trainer does not know: the stream must not make labels.
 OTHER = "other"
 
@@ -57,8 +60,12 @@ class Progress:
     loss: float = 0.0
     weight: float = 0.0
     click_times_ms: list[int] = field(default_factory=list)
+    every: int = 1  # of the clicks one in so many is among them
 
     def add(self, outcome: Outcome) -> None:
+        self.click_times_ms += outcome.click_times_ms[-round(self.clicks) % self.every :: self.every]
+        while len(self.click_times_ms) > CLICK_TIMES:
+            self.click_times_ms, self.every = self.click_times_ms[::2], 2 * self.every
         for _, p, label, weight in outcome.predictions:
             total = float(weight.sum(dtype=np.float64))
             self.examples += len(p)
@@ -67,7 +74,6 @@ class Progress:
             self.predicted_clicks += float((weight * p).sum(dtype=np.float64))
             self.loss += total * log_loss(p, label, weight)
             self.weight += total
-        self.click_times_ms += outcome.click_times_ms
 
     def metrics(self) -> dict[str, float]:
         """Progressive, those that are defined."""

@@ -42,7 +42,7 @@ class Publisher:
         refusal: of the newest version.
         serves: whether that became the current one.
         behind: whether it did not because the current one knows more.
-        whole: whether a restart would continue from what was written last.
+        whole: whether a restart would have nothing to learn again of what was to be published.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Publisher:
         serve = not self.refusal and not self.behind
         self.serves, self._owed = False, False
         if not full and not serve:
-            self._left -= 1
+            self.whole, self._left = False, self._left - 1
             return None
         manifest, base = draft(trainer, progress, spec=self._spec, now_ms=now_ms), self._base
         if serve and base and base.version == manifest.version and not (whole and base.base):

@@ -105,7 +105,7 @@ class Worker:
         if self._rounds.agree(Word(due=self._unpublished.steps > 0 or not self._publisher.whole))[1].due:
             self._publish(full=True, whole=True)
         self._rounds.agree(Word())  # nobody leaves, and stops a server that it started, while another still writes
-        if self._unpublished.steps:
+        if self._unpublished.steps or not self._publisher.whole:
             raise OSError("the last version could not be written; a restart learns it again from the one before")
         return self._total
 

@@ -1,11 +1,13 @@
 """Sums of what closed, against one row at a time."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.training import outcome
 from service.training.memory import UNCLICKED, Closed, Order
-from service.training.outcome import OTHER, Slice, slices
+from service.training.outcome import OTHER, Outcome, Predictions, Progress, Slice, slices
 
 MATURE = 10
 row = st.tuples(
@@ -46,3 +48,19 @@ def test_sums_are_those_of_the_rows(world, requests) -> None:
     assert found.keys() == expected.keys()
     for key, sums in expected.items():
         assert vars(found[key]) == pytest.approx(vars(sums))
+
+
+def test_while_no_version_can_be_written_click_times_stay_few_and_evenly_spread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outcome, "CLICK_TIMES", 10)
+    progress, number = Progress(), 0
+    for clicks in (3, 0, 1, 9, 2, 50, 1, 1, 4):
+        times_ms = list(range(number, number + clicks))
+        column = np.ones(clicks, dtype=np.float32)
+        predictions = [Predictions(np.array(times_ms), column / 2, column, column)] if clicks else []
+        progress.add(Outcome(predictions=predictions, click_times_ms=times_ms))
+        number += clicks
+        assert progress.click_times_ms == list(range(0, number, progress.every))
+        assert len(progress.click_times_ms) <= 10
+    assert (progress.clicks, progress.every) == (71.0, 8)

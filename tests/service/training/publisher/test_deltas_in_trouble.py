@@ -54,6 +54,29 @@ def test_a_refused_full_version_is_kept_to_continue_from(start: Start, parts, bi
     assert bits(again.trainer.weights()) == bits(run.trainer.weights())
 
 
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_stop_in_good_order_writes_what_was_kept_from_serving(
+    start: Start, parts, bits, tmp_path: Path, refused: bool
+) -> None:
+    """Because the guard refused the delta, or because what serves knows more."""
+    run = start(tmp_path, full_every=9)
+    run.follow(parts[: 1 if refused else 5])
+    if refused:
+        run.guard.refuses = True
+    else:
+        run = start(tmp_path, full_every=9)  # all that is learned it has to learn again
+        run.publish(parts[0])
+    served = run.current
+    assert run.publish(parts[1]) is None
+    assert not run.publisher.whole
+    found = run.publish([], whole=True)
+    assert found is not None
+    assert (found.kind, run.publisher.whole, run.current) == ("full", True, served)
+    again = start(tmp_path)
+    assert again.first.digest == found.digest
+    assert bits(again.trainer.weights()) == bits(run.trainer.weights())
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_what_could_not_be_made_current_is_no_base_of_itself(
     start: Start, parts, bits, content, tmp_path: Path, full: bool

@@ -26,16 +26,26 @@ class Running:
     """A worker with everything that it needs, and what can be seen of it."""
 
     def __init__(
-        self, world, root: Path, client: redis.Redis, names: StreamNames, interval_s=1e9, bounds: Bounds = UNGUARDED
+        self,
+        world,
+        root: Path,
+        client: redis.Redis,
+        names: StreamNames,
+        interval_s=1e9,
+        bounds: Bounds = UNGUARDED,
+        full_every: int = 1,
     ) -> None:
         self.set_back_s = 0.0  # the clock
         self.root, self.client, self.names = root, client, names
-        self.trainer, self.stop = world.trainer(), threading.Event()
+        self.trainer, self.stop = (
+            world.trainer(optimizer="sparse_adam" if full_every > 1 else "adam"),
+            threading.Event(),
+        )
         self.metrics = TrainerMetrics(CollectorRegistry())
         self.outcomes: list[Outcome] = []
         graphs = {name: world.graph(strategy) for name, strategy in self.trainer.strategies.items()}
         given = {"spec": world.spec_toml, "graphs": graphs, "guard": Guard(bounds), "refused": self.metrics.refused}
-        publisher = Publisher(LocalStore(root), self.trainer, keep=3, **given)
+        publisher = Publisher(LocalStore(root), self.trainer, keep=3, full_every=full_every, **given)
         self.worker = Worker(
             trainer=self.trainer,
             publisher=publisher,

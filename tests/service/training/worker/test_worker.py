@@ -18,6 +18,7 @@ from service.streams import StreamNames
 from service.training.guard import Bounds
 
 Start = Callable[..., Any]
+NOTHING_PASSES = Bounds(1_000, 1, 0.0, math.inf, 0.0)
 
 
 def test_a_burst_reads_the_log_to_its_end_and_publishes(world, running, names: StreamNames, bits) -> None:
@@ -121,10 +122,24 @@ def test_a_restart_from_a_refused_version_calls_it_published_to_nobody(
     world, start: Start, tmp_path: Path, client: redis.Redis, names: StreamNames
 ) -> None:
     append_batch(client, world.batch(world.traffic(300), names))
-    nothing_passes = Bounds(1_000, 1, 0.0, math.inf, 0.0)
     for _ in range(2):
-        running = start(tmp_path, client, names, bounds=nothing_passes)
+        running = start(tmp_path, client, names, bounds=NOTHING_PASSES)
         running.burst()
     assert running.trainer.learner.step in checkpoints.versions(LocalStore(tmp_path), refused=True)
     assert {decode_announcement(payload).version for payload in running.payloads(names.models)} == {0}
     assert running.sample("agerank_published_version") == 0
+
+
+def test_a_stop_writes_in_full_what_the_guard_refused_as_a_delta(
+    world, start: Start, tmp_path: Path, client: redis.Redis, names: StreamNames, wait_until
+) -> None:
+    running = start(tmp_path, client, names, interval_s=0.05, bounds=NOTHING_PASSES, full_every=9)
+    append_batch(client, world.batch(world.traffic(200), names))
+    with running.in_thread():
+        wait_until(lambda: running.sample("agerank_publishes_total", result="refused"), "a refusal")
+        assert checkpoints.versions(LocalStore(tmp_path), refused=True) == []
+    step = running.trainer.learner.step
+    assert checkpoints.versions(LocalStore(tmp_path), refused=True) == [step]
+    again = start(tmp_path, client, names, full_every=9)
+    again.burst()
+    assert (again.trainer.learner.step, again.sample("agerank_steps_total")) == (step, 0)
