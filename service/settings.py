@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as PydanticSettingsError
 from redis.connection import parse_url
 
+from service.environment import CONFIG, PREFIX, Environment, misspelt
+
 #: The strategies that exist unless the configuration names its own. Epsilon and budgets are ours.
 STRATEGIES: dict[str, dict[str, Any]] = {
     "greedy": {"method": "greedy"},
@@ -42,7 +44,7 @@ class SettingsError(ValueError):
 class Settings(BaseSettings):
     """All of them. Both processes read the same file."""
 
-    model_config = SettingsConfigDict(env_prefix="AGERANK_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     # What both processes share
     lane: Name = "default"
@@ -204,8 +206,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        path = Path(os.environ.get("AGERANK_CONFIG", "agerank.toml"))
-        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path))
+        path = Path(os.environ.get(CONFIG, "agerank.toml"))
+        return (init_settings, Environment(settings_cls), TomlConfigSettingsSource(settings_cls, toml_file=path))
 
 
 def read(config: Path | None = None, **given: Any) -> Settings:
@@ -219,8 +221,8 @@ def read(config: Path | None = None, **given: Any) -> Settings:
         SettingsError: a named file that is not there, or values that will not do.
     """
     if config is not None:
-        os.environ["AGERANK_CONFIG"] = str(config)  # a process has one configuration, and so have its children
-    named = os.environ.get("AGERANK_CONFIG")
+        os.environ[CONFIG] = str(config)  # a process has one configuration, and so have its children
+    named = os.environ.get(CONFIG)
     if named and not Path(named).is_file():
         raise SettingsError(f"the settings file {named} does not exist")
     try:
@@ -234,5 +236,7 @@ def read(config: Path | None = None, **given: Any) -> Settings:
 
 
 def _fault(error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden":
+        return misspelt(str(error["loc"][0]), Settings.model_fields)
     said = error["ctx"]["error"] if error["type"] == "value_error" else error["msg"]  # else it begins "Value error, "
     return f"{'.'.join(map(str, error['loc'])) or 'settings'}: {said}"

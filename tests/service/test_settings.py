@@ -92,6 +92,40 @@ def test_a_variable_that_is_not_json_is_an_error(monkeypatch: pytest.MonkeyPatch
         read()
 
 
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("AGERANK_REDISURL", "redis_url"),
+        ("AGERANK_PUBLISH_INTERVALS", "publish_interval_s"),
+        ("AGERANK_TRAFFIC__GREEDY", "traffic"),
+        ("agerank_prot", "port"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, variable: str, nearest: str
+) -> None:
+    monkeypatch.setenv(variable, "redis://:hunter2@localhost")
+    with pytest.raises(SettingsError) as caught:
+        read()
+    assert str(caught.value) == f"{variable.upper()}: there is no such setting; the nearest is {nearest}"
+
+
+def test_what_kubernetes_says_about_services_named_like_ours_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for service in ("AGERANK", "AGERANK_TRAINER", "AGERANK_ADMIN", "AGERANK_OTHER"):
+        monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.0.0.1")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT", "8000")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT_HTTP", "8000")
+        monkeypatch.setenv(f"{service}_PORT", "tcp://10.0.0.1:8000")
+        monkeypatch.setenv(f"{service}_PORT_8000_TCP", "tcp://10.0.0.1:8000")
+        for part, said in {"PROTO": "tcp", "PORT": "8000", "ADDR": "10.0.0.1"}.items():
+            monkeypatch.setenv(f"{service}_PORT_8000_TCP_{part}", said)
+    assert read() == Settings()
+    assert (read().port, read().trainer_port, read().admin_port) == (8000, 8001, 8002)
+    monkeypatch.setenv("AGERANK_PORT", "8080")
+    monkeypatch.setenv("AGERANK_TRAFFIC_SALT", "x_service_host=tcp://")
+    assert (read().port, read().traffic_salt) == (8080, "x_service_host=tcp://")
+
+
 def test_a_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_bytes(b'lane = "\xff"')
     with pytest.raises(SettingsError, match="not TOML"):
@@ -107,7 +141,7 @@ def test_a_file_that_is_not_toml_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("prot = 8080", "prot"),
+        ("prot = 8080", "^prot: there is no such setting; the nearest is port$"),
         ("port = 70000", "port"),
         ('lane = "../other"', "lane"),
         ("swap_poll_s = 0", "swap_poll_s"),
