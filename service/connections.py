@@ -114,8 +114,8 @@ class _LeavingAsync(AsyncRetry):
             raise
 
 
-# What it says to a write, to a read where it must not serve old data, and to who waits while it becomes one.
-_OF_A_REPLICA = ("read only replica", "Link with MASTER is down", "master -> replica")
+# What it says to a write, and to a read where it must not serve old data.
+_OF_A_REPLICA = ("read only replica", "Link with MASTER is down")
 
 Refusal = Literal["out_of_memory", "read_only", "loading", "refused", "unreachable"]
 

@@ -54,19 +54,6 @@ async def test_what_is_under_way_comes_to_its_end_first(failover: Any, names: St
         assert await asyncio.gather(*(client.get(names.dead) for _ in range(2))) == [b"here"] * 2
 
 
-async def test_who_waits_while_it_becomes_a_replica_leaves_as_well(failover: Any, names: StreamNames) -> None:
-    async with connect_async(failover.url, name="test") as client:
-        waiting = asyncio.create_task(client.xread({names.models: "$"}, block=2_000))
-        while not failover.first.info("clients")["blocked_clients"]:
-            await asyncio.sleep(0.01)
-        failover.happens()
-        with pytest.raises(RedisError) as raised:
-            await waiting
-        assert refusal(raised.value) == "read_only"
-        await client.set(names.dead, b"")
-        assert failover.second.exists(names.dead)
-
-
 def test_a_replica_that_does_not_even_read_is_left_too(failover: Any, names: StreamNames) -> None:
     failover.first.config_set("replica-serve-stale-data", "no")
     with connect(failover.url, name="test") as client:

@@ -151,3 +151,15 @@ async def test_a_server_without_room_says_so_and_what_is_sent_again_counts_once(
         await client.aclose()
     failed = feedback._metrics.registry.get_sample_value("agerank_log_errors_total", {"reason": "out_of_memory"})
     assert failed == 1
+
+
+async def test_after_a_failover_who_sends_again_is_served(failover: Any, names: StreamNames) -> None:
+    client = connect_async(failover.url, name="test-feedback")
+    feedback = made(client, names)
+    await post(feedback, event())
+    failover.happens()
+    with pytest.raises(Unavailable, match="send the same again"):
+        await post(feedback, event(id="e2"))
+    assert [one["result"] for one in await post(feedback, event(id="e2"))] == ["accepted"]
+    assert [one.id for one in logged(failover.second, names)] == ["e2"]
+    await client.aclose()

@@ -1,11 +1,12 @@
 """The API over real HTTP while versions change, callers burst, dawdle and leave, and Redis goes."""
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,32 @@ def test_redis_comes_and_goes_and_comes_back(
         assert clicks == [Event(**CLICK)]
     finally:
         server.stop()
+
+
+def test_every_request_in_flight_has_its_connection_and_the_rest_has_others(
+    settings: Settings, publish: Publish, serving: Serving, until: Until, metric: Call, client: redis.Redis
+) -> None:
+    """Redis holds up what may write until as many wait as the limits allow."""
+    publish(settings.checkpoints)
+    each = settings.max_in_flight
+    click = json.dumps({"events": [CLICK]}).encode()
+
+    def ask(caller: socket.socket, line: str, body: bytes) -> None:
+        head = f"{line} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        caller.sendall(head.encode() + body)
+
+    with serving(settings.model_copy(update={"deadline_s": 30.0})) as scorer, ExitStack() as stack:
+        address = scorer.base_url.host, scorer.base_url.port
+        callers = [stack.enter_context(socket.create_connection(address, timeout=10.0)) for _ in range(2 * each)]
+        client.client_pause(10_000, all=False)
+        try:
+            for number, caller in enumerate(callers[:each]):
+                ask(caller, "POST /v1/events", click)
+                ask(callers[each + number], f"PUT /v1/items/i{number}", b'{"features": {}}')
+            until(lambda: metric(scorer, "agerank_requests_in_flight") == 2 * each + 1)
+            assert scorer.get("/readyz").json()["degraded"] == []
+        finally:
+            client.client_unpause()
+        assert {caller.recv(100)[9:12] for caller in callers[:each]} == {b"202"}
+        assert {caller.recv(100)[9:12] for caller in callers[each:]} == {b"200"}
+        assert metric(scorer, 'agerank_log_errors_total{reason="unreachable"}') == 0.0

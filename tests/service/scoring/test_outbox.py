@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -146,3 +147,16 @@ async def test_a_refusal_of_redis_is_an_outage_too(client: redis.Redis, redis_ur
         await until(lambda: not box.available)
         client.delete(*names.inputs)
         await until(lambda: count(box, "written") == 1)
+
+
+async def test_after_a_failover_the_records_go_where_the_name_leads(failover: Any, names: StreamNames) -> None:
+    async with outbox(failover.url, names) as box:
+        box.put(record(0))
+        await until(lambda: count(box, "written") == 1)
+        failover.happens()
+        for number in range(1, 4):
+            box.put(record(number))
+        await until(lambda: count(box, "written") == 4)
+        errors = box._metrics.registry.get_sample_value("agerank_log_errors_total", {"reason": "read_only"})
+        assert (errors, box.available) == (1, True)
+    assert sorted(one.seed for one in written(failover.second, names)) == [1, 2, 3]

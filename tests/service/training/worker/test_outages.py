@@ -101,3 +101,20 @@ def test_a_server_without_room_stops_no_learning(world, start: Start, tmp_path: 
         assert client.exists(names.dead, names.models) == 0
         assert running.sample("agerank_trainer_log_errors_total", reason="out_of_memory") >= 3
         assert running.sample("agerank_trainer_log_up") == 1
+
+
+def test_after_a_failover_it_writes_where_the_name_leads(
+    world, start: Start, tmp_path: Path, names: StreamNames, failover, wait_until
+) -> None:
+    """And reads there: both servers have the same log."""
+    batch = world.batch(world.traffic(100), names)
+    with connect(failover.url, name="test") as client:
+        running = start(tmp_path / "lane", client, names)
+        append_batch(failover.first, batch)
+        append_batch(failover.second, batch)
+        client.ping()
+        failover.happens()
+        with running.in_thread():
+            wait_until(lambda: failover.second.xlen(names.dead), "dead letters")
+        assert failover.second.xlen(names.models) > 0
+        assert running.sample("agerank_trainer_log_errors_total", reason="read_only") == 1
