@@ -12,7 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.evaluation.estimators import Estimate, Logged, dr, ips, mean, overlap, replay, snips, support
+from models.evaluation.estimators import FEW, Estimate, Logged, Support, dr, ips, mean, overlap, replay, snips, support
+from models.metrics import known
+from scripts.outputs import to_write
 from scripts.served_log import UNREADABLE, Line, LogFileError, connected, impressions, read_lines, write_lines
 from service.settings import SettingsError, read
 
@@ -22,7 +24,9 @@ def ope(
         Path | None, typer.Option(help="A file of JSON lines. Default: the served and feedback streams.")
     ] = None,
     strategy: Annotated[str | None, typer.Option(help="Only what this strategy showed.")] = None,
-    export: Annotated[Path | None, typer.Option(help="Write what the streams hold to this file, to add to it.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(callback=to_write, help="Write what the streams hold to this file, to add to it.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings file. Default: AGERANK_CONFIG, else agerank.toml where there is one.")
     ] = None,
@@ -36,7 +40,7 @@ def ope(
 
     For any other target export the log, replace `target` by the probability with which it would have shown the item,
     and read the file again. With `model`, a prediction of the reward, and `value`, its mean under the target, of a
-    model that did not learn from this log, there is a doubly robust estimate, too.
+    model that did not learn from this log, in every line, the doubly robust estimate goes by that model.
 
         agerank ope --export log.jsonl
 
@@ -49,7 +53,7 @@ def ope(
         logged = _logged(lines)
     except ValueError as error:  # DeterministicLogError is one
         _stop(str(error))
-    found = _estimates(logged)
+    found = _estimates(logged, "DR" if lines[0].model is not None else "DR, constant model")
     if as_json:
         print(json.dumps(_document(logged, found), allow_nan=False))
     else:
@@ -92,22 +96,22 @@ def _lines(log: Path | None, config: Path | None) -> tuple[list[Line], Counter[s
 
 
 def _logged(lines: Sequence[Line]) -> Logged:
-    """Without a model in every line: a constant one, the mean prediction, which steadies IPS and biases nothing."""
+    """Without a model: a constant one, the mean prediction, which steadies IPS and biases nothing."""
     columns = {name: np.array([getattr(line, name) for line in lines]) for name in ("reward", "propensity", "target")}
-    if all(line.model is not None and line.value is not None for line in lines):
+    if lines[0].model is not None:  # and so in every line
         model, value = (np.array([getattr(line, name) for line in lines]) for name in ("model", "value"))
         return Logged(**columns, model=model, value=value)
-    known = [line.p_click for line in lines if line.p_click is not None]
-    if len(known) < len(lines):
+    predicted = [line.p_click for line in lines if line.p_click is not None]
+    if not predicted:
         return Logged(**columns)
-    constant = np.full(len(lines), float(np.mean(known)))
+    constant = np.full(len(lines), float(np.mean(predicted)))
     return Logged(**columns, model=constant, value=constant)
 
 
-def _estimates(logged: Logged) -> dict[str, Estimate]:
+def _estimates(logged: Logged, dr_name: str) -> dict[str, Estimate]:
     found = {"IPS": ips(logged), "SNIPS": snips(logged)}
     if logged.model is not None:
-        found["DR"] = dr(logged)
+        found[dr_name] = dr(logged)
     if np.isin(logged.target, (0.0, 1.0)).all() and np.ptp(logged.propensity) < 1e-9:
         found["replay"] = replay(logged)
     found["as logged"] = mean(logged.reward)
@@ -117,14 +121,27 @@ def _estimates(logged: Logged) -> dict[str, Estimate]:
 def _document(logged: Logged, found: dict[str, Estimate]) -> dict[str, Any]:
     about = support(logged)
     return {
-        "estimates": {name: _known(one._asdict()) for name, one in found.items()},
-        "support": {**about._asdict(), "mean": _known(about.mean._asdict())},
+        "estimates": {name: _known(one) for name, one in found.items()},
+        "support": {**about._asdict(), "mean": _known(about.mean)},
         "overlap": [row._asdict() for row in overlap(logged)],
+        "warnings": _warnings(about),
     }
 
 
-def _known(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: None if isnan(value) else value for name, value in values.items()}
+def _known(one: Estimate) -> dict[str, float | None]:
+    return {name: known(value) for name, value in one._asdict().items()}
+
+
+def _warnings(about: Support) -> list[str]:
+    found = []
+    if about.carried < FEW:
+        found.append(
+            f"too few for an interval: {about.carried:.1f} clicks carry the estimates (or lines without one, where "
+            f"those are fewer), and {FEW:g} are needed"
+        )
+    if about.mean.high < 1.0 or about.mean.low > 1.0:
+        found.append("the mean weight is not 1: the log lacks what the target shows, or its propensities are wrong")
+    return found
 
 
 def _print(logged: Logged, found: dict[str, Estimate]) -> None:
@@ -140,8 +157,8 @@ def _print(logged: Logged, found: dict[str, Estimate]) -> None:
         f"the target might have shown {about.matched:,} of them; effective sample {about.effective:,.0f}; "
         f"largest weight {about.largest:,.1f}; mean weight {weight} ({interval}); {about.certain:,} with propensity 1"
     )
-    if not about.mean.low <= 1.0 <= about.mean.high:
-        console.print("the mean weight is not 1: the log lacks what the target shows, or its propensities are wrong")
+    for line in _warnings(about):
+        console.print(line)
     rows = Table(title="overlap")
     for name in ("propensity at least", "impressions", "share of the weight", "largest weight"):
         rows.add_column(name, justify="right")
@@ -151,6 +168,6 @@ def _print(logged: Logged, found: dict[str, Estimate]) -> None:
 
 
 def _texts(one: Estimate, *, digits: int) -> tuple[str, str]:
-    """Value and interval; "-" for what so few impressions do not tell."""
+    """Value and interval; in words what so few impressions do not tell."""
     value, low, high = ("-" if isnan(number) else f"{number:.{digits}f}" for number in one)
-    return value, f"{low} to {high}"
+    return value, "too few" if isnan(one.low) else f"{low} to {high}"

@@ -2,10 +2,10 @@
 
 import statistics
 from collections.abc import Sequence
-from math import isnan
 from typing import Any
 
 from models.evaluation.intervals import Interval, paired
+from models.metrics import known
 from scripts.report_rows import Row, Table
 from scripts.runs import Record
 
@@ -104,12 +104,12 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _interval(found: Interval) -> Summary:
-    return {name: None if isnan(value) else value for name, value in found._asdict().items()}
+    return {name: known(value) for name, value in found._asdict().items()}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
+    told = [value for value in values if value is not None]
+    return statistics.fmean(told) if told else None
 
 
 def _curve(curves: Sequence[Sequence[float]]) -> list[float]:

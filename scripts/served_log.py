@@ -114,17 +114,20 @@ def find_served(settings: Settings, client: redis.Redis, request_id: str) -> Ser
 
 def read_lines(path: Path) -> list[Line]:
     """An exported file. Raises LogFileError with the number of the first line that cannot be used, and OSError."""
-    lines = []
+    lines: dict[int, Line] = {}
     with path.open("rb") as file:
         for number, text in enumerate(file, 1):
             if text.strip():
                 try:
-                    lines.append(_decoder.decode(text))
+                    lines[number] = _decoder.decode(text)
                 except msgspec.MsgspecError as error:
                     raise LogFileError(f"{path.name}:{number}: {error}") from None
     if not lines:
         raise LogFileError(f"{path.name} has no lines")
-    return lines
+    bare = [number for number, line in lines.items() if line.model is None or line.value is None]
+    if bare and any(line.model is not None or line.value is not None for line in lines.values()):
+        raise LogFileError(f"{path.name}:{bare[0]}: a model is `model` and `value` in every line; one is missing here")
+    return list(lines.values())
 
 
 def write_lines(lines: list[Line], path: Path) -> None:

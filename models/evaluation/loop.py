@@ -14,7 +14,7 @@ import numpy as np
 from models.evaluation.driver import Choices, Driver, Examples, Protocol
 from models.evaluation.worlds.world import Scene, World
 from models.learner import Learner
-from models.metrics import auc, log_loss, pcoc
+from models.metrics import auc, known, log_loss, pcoc
 from models.registry import Strategy
 from models.types import Array
 
@@ -165,21 +165,16 @@ def _result(shown: _Shown, lambda_: float, crossing: Crossing) -> Result:
         oracle_clicks=float(shown.best.sum()),
         random_clicks=float(shown.mean.sum()),
         changed=float(shown.changed.mean()),
-        pcoc=_known(pcoc(predicted, shown.click)),
+        pcoc=known(pcoc(predicted, shown.click)),
         log_loss=log_loss(predicted, shown.click),
-        auc=_known(auc(predicted, shown.click)),
+        auc=known(auc(predicted, shown.click)),
         lambda_=lambda_,
         crossed=len(crossed),
-        crossed_ctr=_known(float(np.mean(rates)) if rates else math.nan),
+        crossed_ctr=known(float(np.mean(rates)) if rates else math.nan),
         regret=regret[ends[1:] - 1].tolist(),
         ctr=(np.diff(clicks[ends]) / np.maximum(np.diff(ends), 1)).tolist(),
         ages=_ages(shown),
     )
-
-
-def _known(value: float) -> float | None:
-    """None where a metric is undefined: JSON has no NaN."""
-    return None if math.isnan(value) else value
 
 
 def _crossed(shown: _Shown, crossing: Crossing) -> Array:
@@ -187,8 +182,8 @@ def _crossed(shown: _Shown, crossing: Crossing) -> Array:
     items, impressions = np.unique(shown.item, return_counts=True)
     often = items[impressions >= crossing.impressions]
     pairs = np.unique(np.stack([shown.item, shown.user]), axis=1)
-    known, users = np.unique(pairs[0], return_counts=True)
-    return np.intersect1d(often, known[users >= crossing.users])
+    met, users = np.unique(pairs[0], return_counts=True)
+    return np.intersect1d(often, met[users >= crossing.users])
 
 
 def _ages(shown: _Shown) -> list[Age]:

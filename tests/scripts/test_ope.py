@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from models.evaluation.estimators import Logged, ips, snips
 from scripts.cli import app
-from scripts.served_log import Line, read_lines
+from scripts.served_log import read_lines
 from service.connections import connect
 from service.events import decode_served, encode
 from service.scoring.app import create_app
@@ -153,49 +153,6 @@ def test_an_exported_file_takes_another_target_and_a_model(invoke: Command, tmp_
     none = invoke("ope", "--log", tmp_path / "log.jsonl", "--strategy", "greedy")
     assert none.exit_code == 1
     assert f"left out {REQUESTS} impressions: of another strategy" in none.stderr
-
-
-def test_a_log_that_says_nothing_is_refused_with_a_clear_word(invoke: Command, tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    path.write_bytes(msgspec.json.encode(Line(reward=1.0, propensity=1.0, target=1.0)) + b"\n")
-    done = invoke("ope", "--log", path)
-    assert done.exit_code == 1
-    assert "deterministic" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('{"reward": 1, "propensity": 0, "target": 1}', "propensity"),
-        ('{"reward": 1, "propensity": 1.2, "target": 1}', "propensity"),
-        ('{"reward": 1, "propensity": 0.5, "target": -1}', "target"),
-        ('{"reward": 1, "propensity": 0.5}', "target"),
-        ('{"reward": 1, "propensity": 0.5, "target": 1, "tagret": 1}', "tagret"),
-        ('{"reward": 1, "propens', "JSON is malformed"),
-    ],
-)
-def test_a_line_that_cannot_be_used_is_named(invoke: Command, tmp_path: Path, line: str, message: str) -> None:
-    path = tmp_path / "log.jsonl"
-    path.write_text('{"reward": 1, "propensity": 0.5, "target": 1}\n\n' + line + "\n")
-    done = invoke("ope", "--log", path)
-    assert done.exit_code == 2
-    error = " ".join(done.stderr.replace("\u2502", " ").split())
-    assert "log.jsonl:3:" in error
-    assert message in error
-
-
-def test_one_impression_tells_no_interval(invoke: Command, tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    path.write_bytes(msgspec.json.encode(Line(reward=1.0, propensity=0.5, target=0.0)) + b"\n")
-    found = invoke("ope", "--log", path).stdout
-    assert "nan" not in found
-    assert "- to -" in found
-
-
-def test_a_file_that_is_not_there_is_named(invoke: Command, tmp_path: Path) -> None:
-    done = invoke("ope", "--log", tmp_path / "none.jsonl")
-    assert done.exit_code == 2
-    assert "cannot read" in done.stderr
 
 
 @pytest.mark.parametrize("request_id", ["r0", "r150", "slate-coin", "slate-age", "slate-age_ucb", "age-1", "last"])
