@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TypeVar
 
@@ -26,6 +27,7 @@ from service.scoring.admin_schemas import Activation
 from service.scoring.openapi import operation
 from service.scoring.problems import Problem
 from service.scoring.routes import Direct, read_body
+from service.scoring.tasks import step_aside
 from service.streams import StreamNames
 
 T = TypeVar("T")
@@ -54,6 +56,9 @@ router = APIRouter(route_class=Direct)
 class Admin:
     """What the routes work with, as `request.app.state.admin`.
 
+    One thread asks the store, so that versions are looked at one after the other, whoever asks and however often: the
+    process has requests to rank.
+
     Args:
         store: of the lane's checkpoints.
         lane: its name.
@@ -67,6 +72,9 @@ class Admin:
     client: redis.asyncio.Redis
     names: StreamNames
     maxlen: int
+    _asking: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, "admin", initializer=step_aside), init=False, repr=False
+    )
 
     async def choose(self, request: Request, choice: Callable[[], lanes.Choice]) -> Response:
         """Changes what serves, and answers with it."""
@@ -81,7 +89,7 @@ class Admin:
         if lane != self.lane:
             raise NotFound("not_found", f"no model {lane!r}; this scorer serves {self.lane!r}")
         try:
-            return await asyncio.to_thread(call)
+            return await asyncio.get_running_loop().run_in_executor(self._asking, call)
         except OSError as error:
             raise Unavailable("store_unavailable", f"the checkpoints cannot be reached: {error}") from None
 

@@ -1,9 +1,6 @@
 """The next version, as soon as there is one: loaded beside the one that serves, verified, and put in its place."""
 
 import asyncio
-import os
-import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +17,9 @@ from service.errors import CheckpointError
 from service.scoring.item_feed import ItemFeed
 from service.scoring.ranker import Ranker
 from service.scoring.ranking import Loaded
+from service.scoring.tasks import step_aside
 from service.streams import StreamNames
 from service.telemetry import ScorerMetrics
-
-_NICE = 10  # of the thread that loads: about a tenth of a busy core
 
 _log = structlog.get_logger()
 
@@ -54,7 +50,7 @@ class Swapper:
     ) -> None:
         self._store, self._load, self._ranker, self._items = store, load, ranker, items
         self._poll_s, self._metrics = poll_s, metrics
-        self._loader = ThreadPoolExecutor(1, "swap", initializer=_step_aside)
+        self._loader = ThreadPoolExecutor(1, "swap", initializer=step_aside)
         self._seen: str | None = None  # stamp of the current.json that was dealt with last
         self._reachable = True
 
@@ -138,9 +134,3 @@ class Swapper:
         if before is not None and before.manifest.version < manifest.version:
             metrics.event_to_serving.labels(lane).observe(now_s - manifest.data_timestamp_ms / 1e3)
             metrics.click_to_serving.observe(lane, now_s - np.array(loaded.content.click_times_ms) / 1e3)
-
-
-def _step_aside() -> None:
-    """Requests go before the thread that calls this: a version may come a little later, an answer may not."""
-    if sys.platform == "linux":  # elsewhere a priority is that of the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

@@ -166,3 +166,5 @@ def test_a_file_that_hashes_well_but_is_no_safetensors_is_refused(kit: Any, stor
     path_of(store, FILES[0]).write_bytes(files[FILES[0]])
     path_of(store, "manifest.json").write_bytes(manifest.encode(manifest.seal(written, files)))
     assert outcome(kit, store) == "unreadable_file"
+    with pytest.raises(CheckpointError, match=r"unreadable_file: version 1, weights\.safetensors: "):
+        checkpoints.verify(store, 1)

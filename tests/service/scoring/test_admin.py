@@ -2,7 +2,9 @@
 
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -163,6 +165,29 @@ def test_a_store_that_cannot_be_reached_is_said(tmp_path: Path, names: StreamNam
     (tmp_path / "versions").write_text("a file where a folder must be")
     with opened(LocalStore(tmp_path), names, redis_url) as client:
         assert problem(client.get(f"{LANE}/versions")) == (503, "store_unavailable")
+
+
+class Watched(LocalStore):
+    """Knows how many read at the same time."""
+
+    reading, most = 0, 0
+
+    def pieces(self, folder: str, name: str, sha256: str = "") -> Iterator[bytes]:
+        self.reading += 1
+        self.most = max(self.most, self.reading)
+        try:
+            time.sleep(0.01)  # for others to begin meanwhile
+            yield from super().pieces(folder, name, sha256)
+        finally:
+            self.reading -= 1
+
+
+def test_versions_are_looked_at_one_after_the_other(lane: LocalStore, names: StreamNames, redis_url: str) -> None:
+    store = Watched(lane.root)
+    with opened(store, names, redis_url) as client, ThreadPoolExecutor(4) as callers:
+        answers = callers.map(lambda _: client.get(f"{LANE}/versions/1").status_code, range(4))
+        assert list(answers) == [200] * 4
+    assert (store.reading, store.most) == (0, 1)
 
 
 def test_without_redis_it_is_done_all_the_same(lane: LocalStore, names: StreamNames) -> None:
