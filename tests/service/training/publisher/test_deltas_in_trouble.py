@@ -60,14 +60,13 @@ def test_a_stop_in_good_order_writes_what_was_kept_from_serving(
 ) -> None:
     """Because the guard refused the delta, or because what serves knows more."""
     run = start(tmp_path, full_every=9)
-    run.follow(parts[: 1 if refused else 5])
-    if refused:
-        run.guard.refuses = True
-    else:
-        run = start(tmp_path, full_every=9)  # all that is learned it has to learn again
-        run.publish(parts[0])
+    if not refused:
+        run.follow(parts[:5])
+        run = start(tmp_path, full_every=9)  # it has to learn all of it again
+        run.publish(parts[0])  # a full version, being the first
+    run.guard.refuses = refused
     served = run.current
-    assert run.publish(parts[1]) is None
+    assert run.publish(parts[1 - refused]) is None
     assert not run.publisher.whole
     found = run.publish([], whole=True)
     assert found is not None
