@@ -39,12 +39,7 @@ class _Through(socketserver.BaseRequestHandler):
 
 
 class Failover:
-    """Two servers.
-
-    Args:
-        url: the name of the one that is written to, the first.
-        first, second: clients of each by its own address.
-    """
+    """Two servers with clients by their own addresses; `url` has the name of the one that is written to, the first."""
 
     def __init__(self, name: Name, first: redis.Redis, second: redis.Redis) -> None:
         self._name, self.first, self.second = name, first, second
