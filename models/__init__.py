@@ -14,6 +14,7 @@
     networks/      the click model and its gate                   torch
     beliefs/       what methods learn beside the click model      torch
     exploration/   one published method a file                    torch
+    resampled      what the bootstrap's methods have in common    torch
     bonus          exploration that is added to the prediction    torch
     beta           Beta numbers without a loop                    torch
     noise_torch    noise on a device: the same bits               torch

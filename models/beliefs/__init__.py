@@ -4,7 +4,6 @@
     members      K click models as one network
     ensemble     members that differ in where they began
     bootstrap    members that differ in their examples, real and fake
-    resampled    what the methods with such members have in common
     history      the newest examples, to be learned from again
     heads        K last layers on the click model's trunk
     covariance   how much was learned along each parameter's gradient

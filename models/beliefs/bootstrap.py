@@ -30,11 +30,11 @@ Guidance = Literal["item", "fields"]
 
 
 class Weights(NamedTuple):
-    """How often each example counts for each member, (B, K) float32."""
+    """How often each example counts for each member, (B, K) float32. A lot brings a fake where it is less than g."""
 
     real: Tensor
-    fake_unclicked: Tensor  # uniform in [0, 1): the fake is there where this is less than g
-    fake_clicked: Tensor
+    unclicked_lot: Tensor  # uniform in [0, 1)
+    clicked_lot: Tensor
     pseudo_unclicked: Tensor
     pseudo_clicked: Tensor
 
@@ -144,8 +144,8 @@ def counted(weights: Weights, label: Tensor, guide: Tensor) -> tuple[Tensor, Ten
         label, guide: (B,).
     """
     y, g = label[:, None], guide[:, None]
-    clicked = weights.real * (y + (weights.fake_clicked < g)) + weights.pseudo_clicked
-    unclicked = weights.real * (1.0 - y + (weights.fake_unclicked < g)) + weights.pseudo_unclicked
+    clicked = weights.real * (y + (weights.clicked_lot < g)) + weights.pseudo_clicked
+    unclicked = weights.real * (1.0 - y + (weights.unclicked_lot < g)) + weights.pseudo_unclicked
     return clicked, unclicked
 
 

@@ -7,7 +7,7 @@ References:
 from dataclasses import dataclass
 
 from models.beliefs.bootstrap import Bootstrap
-from models.beliefs.resampled import Replayed
+from models.resampled import Replayed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +19,4 @@ class VanillaBootstrap(Replayed):
 
     @property
     def beliefs(self) -> tuple[Bootstrap]:
-        return (
-            Bootstrap(
-                name="bootstrap",
-                members=self.members,
-                tables=self.tables,
-                resampling="poisson",
-                history=self.history,
-                replayed=self.replayed,
-            ),
-        )
+        return self._bootstrap("bootstrap")

@@ -9,7 +9,7 @@ References:
 from dataclasses import dataclass
 
 from models.beliefs.bootstrap import Bootstrap
-from models.beliefs.resampled import Replayed
+from models.resampled import Replayed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +29,4 @@ class Giro(Replayed):
 
     @property
     def beliefs(self) -> tuple[Bootstrap]:
-        return (
-            Bootstrap(
-                name="giro",
-                members=self.members,
-                tables=self.tables,
-                resampling="poisson",
-                pseudo=self.pseudo,
-                history=self.history,
-                replayed=self.replayed,
-            ),
-        )
+        return self._bootstrap("giro", pseudo=self.pseudo)

@@ -11,7 +11,7 @@ References:
 from dataclasses import dataclass
 
 from models.beliefs.bootstrap import Bootstrap, Guidance
-from models.beliefs.resampled import Replayed
+from models.resampled import Replayed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +33,4 @@ class GuideBoot(Replayed):
 
     @property
     def beliefs(self) -> tuple[Bootstrap]:
-        return (
-            Bootstrap(
-                name="guideboot",
-                members=self.members,
-                tables=self.tables,
-                resampling="poisson",
-                alpha=self.alpha,
-                guidance=self.guidance,
-                history=self.history,
-                replayed=self.replayed,
-            ),
-        )
+        return self._bootstrap("guideboot", alpha=self.alpha, guidance=self.guidance)

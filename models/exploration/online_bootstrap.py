@@ -9,7 +9,7 @@ References:
 from dataclasses import dataclass
 
 from models.beliefs.bootstrap import Bootstrap, Resampling
-from models.beliefs.resampled import Resampled
+from models.resampled import Resampled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,4 @@ class OnlineBootstrap(Resampled):
 
     @property
     def beliefs(self) -> tuple[Bootstrap]:
-        return (
-            Bootstrap(
-                name="online_bootstrap",
-                members=self.members,
-                tables=self.tables,
-                resampling=self.resampling,
-            ),
-        )
+        return self._bootstrap("online_bootstrap", resampling=self.resampling)

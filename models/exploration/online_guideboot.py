@@ -10,7 +10,7 @@ References:
 from dataclasses import dataclass
 
 from models.beliefs.bootstrap import Bootstrap, Guidance
-from models.beliefs.resampled import Resampled
+from models.resampled import Resampled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +32,4 @@ class OnlineGuideBoot(Resampled):
 
     @property
     def beliefs(self) -> tuple[Bootstrap]:
-        return (
-            Bootstrap(
-                name="online_guideboot",
-                members=self.members,
-                tables=self.tables,
-                resampling="none",
-                alpha=self.alpha,
-                guidance=self.guidance,
-            ),
-        )
+        return self._bootstrap("online_guideboot", resampling="none", alpha=self.alpha, guidance=self.guidance)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -38,6 +38,9 @@ class Resampled(ABC):
     def beliefs(self) -> tuple[Bootstrap]:
         """The members and their examples."""
 
+    def _bootstrap(self, name: str, **options: Any) -> tuple[Bootstrap]:
+        return (Bootstrap(name=name, members=self.members, tables=self.tables, **options),)
+
     def noise(self, network: ClickNetwork) -> tuple[NoiseInput, ...]:
         return (member_input(self.scope),)
 
@@ -49,7 +52,7 @@ class Resampled(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Replayed(Resampled):
-    """One whose members learn from a resampled history.
+    """One whose members learn from a history, resampled by Poisson(1).
 
     Args:
         history: examples kept to be drawn from again. The papers keep all; a stream cannot. Ours.
@@ -63,3 +66,7 @@ class Replayed(Resampled):
         super().__post_init__()
         if not (self.history >= 1 and self.replayed >= 1):
             raise ValueError(f"history and replayed must be at least 1, got {self.history} and {self.replayed}")
+
+    def _bootstrap(self, name: str, **options: Any) -> tuple[Bootstrap]:
+        kept = {"history": self.history, "replayed": self.replayed}
+        return super()._bootstrap(name, resampling="poisson", **kept, **options)
