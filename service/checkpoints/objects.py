@@ -86,17 +86,21 @@ class ObjectStore:
                 raise self._missing(folder, name)
 
     def install(self, folder: str, files: Mapping[str, bytes]) -> None:
-        """Who loses the lane in here spoils nothing: the lock says so, or the manifest is not what it was."""
+        """Who loses the lane in here spoils nothing: the lock says so, or the manifest is not what it was.
+
+        The lock is asked once more when all is written: who has it now may have swept up what was not finished yet.
+        """
         last = self._inside(folder, LAST)
         before = self.stamp(last)
+        self._check_lock()
         for name, content in files.items():
-            self._check_lock()
             if name == LAST:
                 self._finish(last, content, before)
             else:
                 named = _named(name, hashlib.sha256(content).hexdigest())
                 with _as_store_error():
                     obstore.put(self._bucket, self._inside(folder, named), content)
+            self._check_lock()
 
     def discard(self, folder: str) -> None:
         self._delete(self._paths(folder))

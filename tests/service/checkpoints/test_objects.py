@@ -123,6 +123,21 @@ def test_a_trainer_that_loses_the_lane_spoils_nothing(bucket: Any, kit: Any, mom
         assert checkpoints.load_state(new, theirs[0]).keys() == kit.state.keys()
 
 
+def test_what_is_swept_up_while_it_is_written_is_not_made_current(bucket: Any, kit: Any) -> None:
+    new = objects.ObjectStore(bucket, name="there")
+    with ExitStack() as lost:
+
+        def begin() -> None:
+            lost.enter_context(new.lock())
+            new.recover()
+
+        old = Hasty(bucket, begin)
+        with old.lock(), pytest.raises(CheckpointError) as caught:
+            kit.save(old, 2)
+        assert caught.value.code == "locked"
+        assert kit.save(new, 2) == checkpoints.verify(new, 2)
+
+
 def test_who_has_lost_the_lane_writes_nothing(store: Any, bucket: Any, kit: Any) -> None:
     with store.lock(), objects.ObjectStore(bucket, name="there").lock():
         before = paths(bucket)
