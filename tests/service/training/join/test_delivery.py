@@ -19,8 +19,8 @@ def join() -> Join:
     return Join(window_ms=WINDOW_MS, mode="served", max_pending=1_000)
 
 
-def click(request_id: str) -> Event:
-    return Event(id=f"click {request_id}", type="click", request_id=request_id, item_id="a")
+def click(request_id: str, number: int = 1) -> Event:
+    return Event(id=f"click {number} on {request_id}", type="click", request_id=request_id, item_id="a")
 
 
 def learned(world: Any, join: Join, records: list[Record]) -> tuple[dict[str, list[int]], Counter[str]]:
@@ -42,8 +42,7 @@ def test_an_outage_of_a_scorers_link_doubles_nothing_and_makes_no_click_a_negati
     """The reply to the first record was lost; the second waited, and its click came through another scorer."""
     first, second = (world.served(f"r{number}", "a", time_ms=10_000 + number) for number in range(2))
     records: list[Record] = [(10_050, first), (10_600, click("r1")), (14_000, first), (14_000, second)]
-    closed, counts = learned(world, join, [*records, (14_001, click("r0")), (14_002, Event(
-        id="again", type="click", request_id="r1", item_id="a"))])  # fmt: skip
+    closed, counts = learned(world, join, [*records, (14_001, click("r0")), (14_002, click("r1", 2))])
     assert closed == {"r0": [memory.UNCLICKED]}
     assert counts == {"duplicate": 1, "unknown_request": 1, "delayed": 1, "late": 2}
 
@@ -85,16 +84,14 @@ def test_what_an_older_release_remembers_is_known(world, join: Join) -> None:
     assert learned(world, older, records) == ({}, {"duplicate": 1, "late": 1})
 
 
-@pytest.mark.parametrize("clicked_ms", [9_999, 10_001, 10_003])
-def test_a_request_that_two_lanes_serve_is_learned_by_each(world, join: Join, clicked_ms: int) -> None:
+@pytest.mark.parametrize("others_ms", [10_000, 10_000 + WINDOW_MS + 1])
+@pytest.mark.parametrize("clicked_ms", [10_000, 10_001, 10_000 + WINDOW_MS])
+def test_a_request_that_two_lanes_serve_is_learned_by_each(world, join: Join, others_ms: int, clicked_ms: int) -> None:
+    """Whichever record comes first, and also where the click comes between the two."""
     ours = world.served("r", "a", time_ms=10_000)
-    for others_ms in (10_000, 10_004):
-        one = Join(window_ms=WINDOW_MS, mode="served", max_pending=1_000)
-        records: list[Record] = [(others_ms, "r"), (10_002, ours), (clicked_ms, click("r"))]
-        assert learned(world, one, sorted(records, key=lambda record: record[0])) == (
-            {"r": [clicked_ms]},
-            {"matched": 1},
-        )
+    records: list[Record] = [(others_ms, "r"), (clicked_ms, click("r")), (10_000 + WINDOW_MS, ours)]
+    records.sort(key=lambda record: record[0])
+    assert learned(world, join, records) == ({"r": [clicked_ms]}, {"matched": 1})
 
 
 @pytest.mark.parametrize("clicked_ms", [9_999, 10_001, 10_000 + WINDOW_MS, 10_001 + WINDOW_MS])
@@ -104,3 +101,13 @@ def test_feedback_on_another_lanes_request_is_ignored_when_ours_does_not_come(
     records: list[Record] = [(10_000, "r"), (clicked_ms, click("r"))]
     assert learned(world, join, sorted(records, key=lambda record: record[0])) == ({}, {"ignored": 1})
     assert len(join.state()["early"]) == 1, "nothing waits any more"
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_what_gives_way_does_so_however_often_the_clock_is_told(world, told: bool) -> None:
+    join = Join(window_ms=WINDOW_MS, mode="served", max_pending=1)
+    join.ignore(world.entry(b"", 1), "r")
+    join.feedback(world.entry(b"", 2), click("r"))
+    join.ignore(world.entry(b"", 3), "another")
+    counts = join.take(3).counts if told else Counter()
+    assert counts + learned(world, join, [(2 * WINDOW_MS, "the end")])[1] == {"unknown_request": 1}
