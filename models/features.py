@@ -95,10 +95,16 @@ class Encoder:
 
     def items(self, ids: Sequence[str], features: Sequence[Features | Row | None]) -> tuple[Array, Array]:
         """B candidates -> ((B, Ki) int32 rows, (B, Ki) float32 weights). Raises FeatureError like `context`."""
+        index, weight, _ = self.candidates(ids, features)
+        return index, weight
+
+    def candidates(
+        self, ids: Sequence[str], features: Sequence[Features | Row | None]
+    ) -> tuple[Array, Array, Sequence[int]]:
+        """The same, and the places of candidates without any feature: there are none, or all are null."""
         index, weight = self._missing_item[0].repeat(len(ids), axis=0), self._missing_item[1].repeat(len(ids), axis=0)
         self._item.fill_ids(ids, index, weight)
-        self._item.fill_features(features, index, weight)
-        return index, weight
+        return index, weight, self._item.fill_features(features, index, weight)
 
     def item_hashes(self, ids: Sequence[str]) -> Array:
         """As the function of that name."""
@@ -147,6 +153,7 @@ class _Side:
         self._ids = Columns([column for column in columns if column.field.source == "id"], texts)
         self._features = Columns(self.columns, texts)
         self._path = path
+        self._nothing = (None,) * len(self.columns)
         self._blank = {column.field.name: None for column in self.columns}
         slots = {f"feature_{number}": name for number, name in enumerate(self._blank)}  # a name may be no identifier
         self.row = msgspec.defstruct(
@@ -163,8 +170,8 @@ class _Side:
         if self._ids.columns:
             self._fill(self._ids, [ids] * len(self._ids.columns), range(len(ids)), index, weight)
 
-    def fill_features(self, features: Sequence[Features | Row | None], index: Array, weight: Array) -> None:
-        """The same with the other fields."""
+    def fill_features(self, features: Sequence[Features | Row | None], index: Array, weight: Array) -> Sequence[int]:
+        """The same with the other fields. Returns the places of rows without any value."""
         try:
             rows = list(map(astuple, features))  # type: ignore[arg-type]  # or else:
         except TypeError:
@@ -173,8 +180,13 @@ class _Side:
             part = index[places], weight[places]
             self._fill(self._features, list(zip(*rows, strict=True)), places, *part)
             index[places], weight[places] = part
-        else:
-            self._fill(self._features, list(zip(*rows, strict=True)), range(len(rows)), index, weight)
+            said = {place for place, row in zip(places, rows, strict=True) if row != self._nothing}
+            return [place for place in range(len(features)) if place not in said]
+        values = list(zip(*rows, strict=True))
+        self._fill(self._features, values, range(len(rows)), index, weight)
+        if values and None not in values[0]:  # as a rule
+            return ()
+        return [place for place, row in enumerate(rows) if row == self._nothing]
 
     def _ordered(self, features: Any, place: int) -> tuple[Any, ...]:
         """The values of one row in the order of the columns."""

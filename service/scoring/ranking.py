@@ -108,18 +108,20 @@ class _Items(NamedTuple):
 
 
 def _encode_items(loaded: Loaded, ids: Sequence[str], features: Sequence[Features | None]) -> _Items:
-    """A candidate without features is the item that the store knows by its id, or else what its id alone says."""
-    without = features.count(None)
-    found = loaded.items.find(ids) if without else None
-    if found is None:
-        return _Items(loaded.encoder.items(ids, features), loaded.encoder.item_hashes(ids))
-    if without == len(ids) and found.known.all():
+    """A candidate without any feature is the item that the store knows by its id, or else what its id alone says."""
+    bare = features[0] is None and features.count(None) == len(ids)  # as a rule all are, or none is
+    found = loaded.items.find(ids) if bare else None
+    if found is not None and found.known.all():
         return _Items((found.index, found.weight), found.item_hash)
-    bare = np.array([one is None for one in features])
-    stored = found.known & bare
-    index, weight = loaded.encoder.items(ids, features)
+    index, weight, without = loaded.encoder.candidates(ids, features)
+    if without and not bare:
+        found = loaded.items.find(ids)
+    if found is None:
+        return _Items((index, weight), loaded.encoder.item_hashes(ids))
+    places = np.array(without)
+    stored = places[found.known[places]]
     index[stored], weight[stored] = found.index[stored], found.weight[stored]
-    return _Items((index, weight), found.item_hash, ["item_unknown"] if (~found.known & bare).any() else ())
+    return _Items((index, weight), found.item_hash, ["item_unknown"] if len(stored) < len(places) else ())
 
 
 async def rank(loaded: Loaded, rows: Rows, terms: Terms, *, check: Check) -> Ranking:

@@ -1,5 +1,6 @@
 """The encoder: stable hashes, every kind of value, every kind of refusal."""
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,6 +43,20 @@ def test_shapes_and_weights(spec):
     missing = item["price"].offset
     assert batch.item_index[1, item["price"].start] == missing
     assert batch.item_weight[1, item["price"].start] == 1.0
+
+
+@pytest.mark.parametrize("first", [{}, None], ids=["structs", "dictionaries"])
+def test_who_has_no_feature_at_all_is_told(spec, first):
+    encoder = Encoder(spec)
+    given = [first, {"price": 0.0}, {"topics": []}, {"price": None, "topics": None}]
+    features = given if first is None else [msgspec.convert(one, encoder.rows.item) for one in given]
+    index, weight, without = encoder.candidates(list("abcd"), features)
+    assert list(without) == [0, 3]
+    for ours, theirs in zip((index, weight), encoder.items(list("abcd"), given), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert list(encoder.candidates(["a"], [{"price": 1.0, "topics": ["x"]}])[2]) == []
+    by_id = FeatureSpec.from_toml('[[fields]]\nname="a"\nside="item"\nkind="categorical"\nsource="id"\nbuckets=9')
+    assert list(Encoder(by_id).candidates(["a", "b"], [Encoder(by_id).rows.item()] * 2)[2]) == [0, 1]
 
 
 def test_a_field_may_take_the_id(spec):

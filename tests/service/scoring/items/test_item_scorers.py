@@ -53,14 +53,32 @@ def test_features_in_the_request_count_alone(
     settings: Settings, publish: Publish, serving: Serving, put_batch: Call
 ) -> None:
     publish(settings.checkpoints)
-    ask = {"request_id": "r", "strategy": "greedy", "candidates": [{"id": "a", "features": {}}, {"id": "b"}]}
+    candidates = [{"id": "a", "features": {"topics": []}}, {"id": "b"}]
+    ask = {"request_id": "r", "strategy": "greedy", "candidates": candidates}
     with serving(settings) as api:
         before = api.post("/v1/rank", json=ask).json()["items"]
         put_batch(api, {"id": "a", "features": RED})
         answer = api.post("/v1/rank", json=ask).json()
         assert (answer["items"], answer["warnings"]) == (before, ["item_unknown"])  # of b
-        ask["candidates"][0].pop("features")
+        candidates[0].pop("features")
         assert api.post("/v1/rank", json=ask).json()["items"] != before
+
+
+def test_an_object_without_features_is_as_good_as_none(
+    settings: Settings, publish: Publish, serving: Serving, put_batch: Call
+) -> None:
+    """Many a serializer sends one; alone, among its like, and among candidates with features."""
+    publish(settings.checkpoints)
+    with serving(settings) as api:
+        put_batch(api, {"id": "a", "features": RED})
+        for others in ([], [{"id": "b"}], [{"id": "b", "features": RED}], [{"id": "b", "features": {}}]):
+            answers = []
+            for nothing in ({}, {"features": None}, {"features": {}}, {"features": {"topics": None}}):
+                ask = {"request_id": "r", "strategy": "greedy", "candidates": [*others, {"id": "a", **nothing}]}
+                answers.append(api.post("/v1/rank", json=ask).json())
+                answers[-1].pop("took_ms")
+            assert answers == [answers[0]] * 4
+            assert ("warnings" in answers[0]) == any(not one.get("features") for one in others)
 
 
 def test_what_no_scorer_wrote_is_not_told(
