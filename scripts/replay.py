@@ -19,6 +19,7 @@ from rich.table import Table
 from models.evaluation.driver import Protocol
 from models.evaluation.r6b import Tally
 from models.registry import Strategy, build
+from scripts.outputs import to_write
 from scripts.replay_runs import Format, Log, Work, read_log
 from scripts.runs import Results, Row, run_all
 from service.settings import SettingsError, read
@@ -51,7 +52,8 @@ def replay(
         float, typer.Option(min=0.01, max=1.0, help="Use the first so large a part of the log, by its bytes.")
     ] = 1.0,
     runs: Annotated[
-        Path | None, typer.Option(help="JSON lines, one a finished run; runs that are in it are not repeated.")
+        Path | None,
+        typer.Option(callback=to_write, help="JSON lines, one a finished run; runs that are in it are not repeated."),
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one a CPU.")] = None,
     config: Annotated[

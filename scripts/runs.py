@@ -95,7 +95,6 @@ class Results:
     def add(self, run: Run, result: Row, seconds: float) -> Record:
         record = Record(run.settings, result, seconds, self._revision)
         if self._path:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:  # the first line break ends what a killed command left
                 file.write("\n" * bool(file.tell()) + json.dumps(record._asdict(), allow_nan=False))
         return record

@@ -109,7 +109,8 @@ async def test_click_to_serving_counts_the_clicks_that_a_swap_brought(
     publish(settings.checkpoints, 2, click_times_ms=[clicked_ms, clicked_ms])
     await bench.swapper.check()
     assert bench.value("agerank_click_to_serving_seconds_count") == 2
-    assert bench.value("agerank_click_to_serving_seconds_sum") == pytest.approx(8.0, abs=2.0)
+    since_s = time.time() - clicked_ms / 1000
+    assert 2 * 4.0 <= bench.value("agerank_click_to_serving_seconds_sum") <= 2 * since_s
     for version in (2, 1):  # named anew, and a step back
         store = LocalStore(settings.checkpoints)
         checkpoints.set_current(store, checkpoints.load_manifest(store, version))
