@@ -194,7 +194,7 @@ class _Side:
             return astuple(features)
         ordered = {**self._blank, **features}
         if len(ordered) > len(self._blank):
-            unknown = min(ordered.keys() - self._blank.keys())
+            unknown = next(name for name in features if name not in self._blank)
             message = f"not in the feature spec; known are {sorted(self._blank)}"
             raise FeatureError("unknown_feature", f"{self._path(place)}.{unknown}", message)
         return tuple(ordered.values())

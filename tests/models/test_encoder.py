@@ -40,8 +40,9 @@ def plain(encoder, ids, rows):
     layout = encoder.spec.item
     index, weight = np.zeros((len(ids), layout.slots), np.int32), np.zeros((len(ids), layout.slots), np.float32)
     for place, row in enumerate(rows):
-        if set(row or {}) - set(NAMES["item"]):
-            return "unknown_feature", f"candidates[{place}].features.{min(set(row) - set(NAMES['item']))}"
+        unknown = [one for one in row or {} if one not in NAMES["item"]]
+        if unknown:
+            return "unknown_feature", f"candidates[{place}].features.{unknown[0]}"
     for column in (column for table in layout.tables for column in table.columns):
         for place, (one, row) in enumerate(zip(ids, rows, strict=True)):
             value = one if column.field.source == "id" else (row or {}).get(column.field.name)
