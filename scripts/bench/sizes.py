@@ -103,7 +103,7 @@ def _costs(store: LocalStore, items: int, runs: int, engine: Kind, tell: Tell) -
         tell(f"version {number + 1} of {2 * runs}")
         trainer.feed(next(log))
         started = time.perf_counter()
-        manifest = publisher.publish(Progress(), now_ms=0, whole=number % 2 == 1)
+        manifest = publisher.publish(Progress(), now_ms=0, whole=number % 2 == 1).manifest
         published = time.perf_counter()
         assert manifest is not None, "nothing is refused, and nobody has learned more"
         touched = _touched(store, manifest) / rows if manifest.base else 1.0

@@ -166,7 +166,7 @@ class Versions:
 
     def publish(self) -> Manifest:
         """The model as it is, as the version of its step."""
-        manifest = self._publisher.publish(Progress(), now_ms=time.time_ns() // 1_000_000)
+        manifest = self._publisher.publish(Progress(), now_ms=time.time_ns() // 1_000_000).manifest
         assert manifest is not None, "nothing refuses these versions: no guard, no pin, and each is ahead of the last"
         return manifest
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from models.metrics import log_loss
 from models.types import Array
-from service.training.outcome import Predictions
+from service.training.outcome import Predictions, Refusal
 
 #: Clicks, seen or predicted, below which chance alone moves PCOC too far: by 10 % with a hundred.
 ENOUGH_CLICKS = 100
@@ -34,13 +34,6 @@ class Bounds(NamedTuple):
 
 #: Nothing is asked.
 UNGUARDED = Bounds(1, sys.maxsize, 0.0, math.inf, math.inf)
-
-
-class Refusal(NamedTuple):
-    """Why a version may not serve."""
-
-    code: str  # "pcoc" or "normalised_entropy"
-    detail: str
 
 
 class Guard:

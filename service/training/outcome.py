@@ -1,14 +1,15 @@
-"""Outcome: what a feed came to, for those who measure."""
+"""Outcome: what a feed came to, and a version, for those who measure."""
 
 from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from models.metrics import log_loss
 from models.types import Array, ItemAge
+from service.checkpoints import Manifest
 from service.events import DeadLetter
 from service.training.memory import UNCLICKED, Closed
 
@@ -17,6 +18,21 @@ CLICK_TIMES = 100_000
 
 #: What a strategy is called in metrics that the trainer does not know: the stream must not make labels.
 OTHER = "other"
+
+
+class Refusal(NamedTuple):
+    """Why a version may not serve, as the guard says."""
+
+    code: str  # "pcoc" or "normalised_entropy"
+    detail: str
+
+
+class Published(NamedTuple):
+    """What became of a version: it serves, was refused, is behind the one that serves, or waits, for that is pinned."""
+
+    result: Literal["published", "refused", "behind", "pinned"]
+    manifest: Manifest | None  # None where it was not written
+    refusal: Refusal | None = None
 
 
 class Predictions(NamedTuple):

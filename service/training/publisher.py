@@ -18,8 +18,8 @@ from service.checkpoints import Base, Manifest, Store
 from service.errors import CheckpointError
 from service.training.drafts import draft, served
 from service.training.golden import golden
-from service.training.guard import Guard, Refusal
-from service.training.outcome import Progress
+from service.training.guard import Guard
+from service.training.outcome import Progress, Published
 from service.training.trainer import Trainer
 
 _log = structlog.get_logger()
@@ -39,9 +39,6 @@ class Publisher:
         full_every: versions from one full one to the next; those between are deltas.
 
     Attributes:
-        refusal: of the newest version.
-        serves: whether that became the current one.
-        behind: whether it did not because the current one knows more.
         whole: whether a restart would have nothing to learn again of what was to be published.
     """
 
@@ -60,8 +57,7 @@ class Publisher:
         self._store, self._trainer, self._spec = store, trainer, spec
         self._graphs, self._keep, self._refused = dict(graphs), keep, refused
         self.guard = guard
-        self.refusal: Refusal | None = None
-        self.serves, self.behind, self.whole = False, False, True
+        self.whole = True
         self._full_every, self._left = full_every, 0  # deltas until the next full version
         self._owed = False  # that version, which serves as a delta already
         self._base: Manifest | None = None  # on which the next delta rests
@@ -90,7 +86,7 @@ class Publisher:
         current, pinned = _current(self._store)
         held = pinned and manifest is not None and current != manifest.version
         if manifest is None or not (held or self._offers_the_same(manifest)):
-            manifest = self.publish(Progress(), now_ms=now_ms)
+            manifest = self.publish(Progress(), now_ms=now_ms).manifest
             assert manifest is not None, "the first version is a full one"
             return manifest
         if current is not None and current > manifest.version and self._is_sound_delta(current):
@@ -102,7 +98,7 @@ class Publisher:
             checkpoints.advance(self._store, manifest)
         return manifest
 
-    def publish(self, progress: Progress, *, now_ms: int, whole: bool = False) -> Manifest | None:
+    def publish(self, progress: Progress, *, now_ms: int, whole: bool = False) -> Published:
         """Writes the trainer's state as a version, and makes that the current one.
 
         Not where the guard refuses it: then a full version is kept aside, for the trainer to continue from and for
@@ -114,20 +110,16 @@ class Publisher:
             now_ms: Unix time.
             whole: the version must be a full one.
 
-        Returns:
-            Its manifest, None where it was not written.
-
         Raises:
             CheckpointError: not_finite, from which no training leads back; locked, by another trainer.
             OSError: it cannot be written.
         """
         trainer, full = self._trainer, whole or self.full_is_due
-        self.refusal, self.behind = self.guard.judge(), trainer.learner.step <= self._ahead
-        serve = not self.refusal and not self.behind
-        self.serves, self._owed = False, False
+        refusal, behind = self.guard.judge(), trainer.learner.step <= self._ahead
+        serve, self._owed = not refusal and not behind, False
         if not full and not serve:
             self.whole, self._left = False, self._left - 1
-            return None
+            return Published("refused" if refusal else "behind", None, refusal)
         manifest, base = draft(trainer, progress, spec=self._spec, now_ms=now_ms), self._base
         if serve and base and base.version == manifest.version and not (whole and base.base):
             manifest, self._owed = base, full and base.base is not None  # written, and could not be made current
@@ -135,12 +127,14 @@ class Publisher:
             manifest = self._save_delta(manifest, base)
             self.whole, self._left, self._owed = False, max(self._left - 1, 0), full
         else:
-            manifest = self._save(msgspec.structs.replace(manifest, refused=": ".join(self.refusal or ())))
-        if not self.refusal:
-            self._base = manifest
-            trainer.settle()
-            self.serves = serve and checkpoints.advance(self._store, manifest)
-        return manifest
+            manifest = self._save(msgspec.structs.replace(manifest, refused=": ".join(refusal or ())))
+        if refusal:
+            return Published("refused", manifest, refusal)
+        self._base = manifest
+        trainer.settle()
+        if behind:
+            return Published("behind", manifest)
+        return Published("published" if checkpoints.advance(self._store, manifest) else "pinned", manifest)
 
     def complete(self) -> Manifest | None:
         """Writes what was just published as a full version, too, if one is due: it serves already, and sooner.

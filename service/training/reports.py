@@ -6,36 +6,32 @@ from collections.abc import Sequence
 import structlog
 
 from models.metrics import log_loss
-from service.checkpoints import Manifest
 from service.streams import Entry
 from service.telemetry import TrainerMetrics
-from service.training.outcome import Outcome
-from service.training.publisher import Publisher
+from service.training.guard import Guard
+from service.training.outcome import Outcome, Published
 from service.training.trainer import Trainer
 
 _log = structlog.get_logger()
 
 
-def tell(metrics: TrainerMetrics, publisher: Publisher, manifest: Manifest | None) -> None:
-    """Tells what `Publisher.publish` came to."""
-    guard, refusal = publisher.guard, publisher.refusal
+def tell(metrics: TrainerMetrics, guard: Guard, published: Published) -> None:
+    """Tells what became of a version, and what the guard saw."""
     metrics.guard_pcoc.set(guard.pcoc)
     metrics.guard_normalised_entropy.set(guard.normalised_entropy)
     metrics.guard_refused_in_a_row.set(guard.in_a_row)
+    metrics.publishes.labels(published.result).inc()
+    manifest, refusal = published.manifest, published.refusal
+    version = manifest and manifest.version
     if refusal:
-        result = "refused"
         metrics.guard_refused.labels(refusal.code).inc()
-        _log.error("version refused by the guard", kept=manifest and manifest.version, **refusal._asdict())
-    elif publisher.behind:
-        result = "behind"
-        _log.info("the current version knows more: learning it again", kept=manifest and manifest.version)
-    elif manifest and publisher.serves:
-        result = "published"
-        _log.info("version published", version=manifest.version, kind=manifest.kind, **manifest.metrics)
-    else:
-        result = "pinned"
-        _log.warning("version written, but another one is pinned", version=manifest and manifest.version)
-    metrics.publishes.labels(result).inc()
+        _log.error("version refused by the guard", kept=version, **refusal._asdict())
+    elif published.result == "behind":
+        _log.info("the current version knows more: learning it again", kept=version)
+    elif published.result == "pinned":
+        _log.warning("version written, but another one is pinned", version=version)
+    elif manifest:
+        _log.info("version published", version=version, kind=manifest.kind, **manifest.metrics)
 
 
 def count(metrics: TrainerMetrics, trainer: Trainer, entries: Sequence[Entry], outcome: Outcome) -> None:

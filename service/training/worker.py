@@ -166,27 +166,27 @@ class Worker:
         if self._trainer.ranks.rank:
             self._unpublished = Progress()
             return
-        publisher, now_ms = self._publisher, self._now_ms()
+        publisher, now_ms, started_s = self._publisher, self._now_ms(), time.perf_counter()
         try:
-            manifest = self._write(lambda: publisher.publish(self._unpublished, now_ms=now_ms, whole=whole))
+            published = publisher.publish(self._unpublished, now_ms=now_ms, whole=whole)
+            self._measure(published.manifest, started_s)
             self._unpublished = Progress()
-            tell(self._metrics, publisher, manifest)
-            if manifest and publisher.serves:
-                self._announce(manifest)
-            self._write(publisher.complete)
+            tell(self._metrics, publisher.guard, published)
+            if published.manifest and published.result == "published":
+                self._announce(published.manifest)
+            started_s = time.perf_counter()
+            self._measure(publisher.complete(), started_s)
         except (OSError, CheckpointError) as error:
             self._metrics.publishes.labels("failed").inc()
             _log.error("version not published", version=self._trainer.learner.step, error=str(error))
             if isinstance(error, CheckpointError):  # neither weights that diverged nor a lost lane come back
                 raise
 
-    def _write(self, version: Callable[[], Manifest | None]) -> Manifest | None:
-        started = time.perf_counter()
-        manifest = version()
+    def _measure(self, manifest: Manifest | None, started_s: float) -> None:
+        """What was written since then, if anything was."""
         if manifest:
-            self._metrics.publish_seconds.labels(manifest.kind).observe(time.perf_counter() - started)
+            self._metrics.publish_seconds.labels(manifest.kind).observe(time.perf_counter() - started_s)
             self._metrics.published_bytes.labels(manifest.kind).inc(manifest.bytes)
-        return manifest
 
     def _announce(self, manifest: Manifest) -> None:
         """Wakes the scorers. They would find the version anyway, so a failure is only noted."""

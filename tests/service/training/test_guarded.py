@@ -53,8 +53,9 @@ class Loop:
         outcome, progress = self.trainer.feed(entries), Progress()
         self.publisher.guard.observe(outcome.predictions)
         progress.add(outcome)
-        tell(self.metrics, self.publisher, self.publisher.publish(progress, now_ms=1))
-        return "refused" if self.publisher.refusal else "published" if self.publisher.serves else "pinned"
+        published = self.publisher.publish(progress, now_ms=1)
+        tell(self.metrics, self.publisher.guard, published)
+        return published.result
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)

@@ -13,8 +13,8 @@ from service import checkpoints, deltas
 from service.checkpoints import LocalStore, Manifest
 from service.streams import START, Entry, StreamNames, order
 from service.telemetry import TrainerMetrics
-from service.training.guard import UNGUARDED, Guard, Refusal
-from service.training.outcome import Progress
+from service.training.guard import UNGUARDED, Guard
+from service.training.outcome import Progress, Refusal
 from service.training.publisher import Publisher
 from service.training.trainer import Trainer
 
@@ -55,9 +55,9 @@ class Run:
     def publish(self, part: Sequence[Entry], **options: bool) -> Manifest | None:
         progress = Progress()
         progress.add(self.trainer.feed(part))
-        manifest = self.publisher.publish(progress, now_ms=2, **options)
+        self.published = self.publisher.publish(progress, now_ms=2, **options)
         self.completed = self.publisher.complete()
-        return manifest
+        return self.published.manifest
 
     def read(self, entries: Sequence[Entry]) -> int:
         """How many of them it has been fed."""

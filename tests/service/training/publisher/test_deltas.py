@@ -23,7 +23,7 @@ def test_deltas_and_now_and_then_a_full_version_beside_one(start: Start, parts, 
         kinds.append(manifest.kind)
         assert run.current == manifest.version
         assert bits(content(run.store, run.current)) == bits(run.trainer.weights())
-        assert (run.publisher.serves, run.publisher.whole) == (True, run.completed is not None)
+        assert (run.published.result, run.publisher.whole) == ("published", run.completed is not None)
         for one in (manifest, run.completed) if run.completed else (manifest,):
             assert 0 < one.bytes == sum(file.stat().st_size for file in files(tmp_path, one))
         # A scorer that has the version before needs nothing but this delta.
@@ -66,9 +66,9 @@ def test_a_delta_serves_on_until_a_restarted_trainer_knows_more(
     seen, entries = [], [one for part in parts for one in part]
     for start in range(again.read(entries), len(entries), 25):  # at other steps than before
         found = again.publish(entries[start : start + 25])
-        assert again.publisher.behind == (again.trainer.learner.step <= served != again.first.version)
-        assert again.publisher.serves == (found is not None and not again.publisher.behind)
-        assert again.current == (found.version if found and again.publisher.serves else served)
+        behind = again.trainer.learner.step <= served != again.first.version
+        assert again.published.result == ("behind" if behind else "published")
+        assert again.current == (served if behind else found.version)
         assert bits(content(again.store, again.current))  # whatever is current can be loaded
         seen.append(found.kind if found else None)
     assert seen[0] == "full"

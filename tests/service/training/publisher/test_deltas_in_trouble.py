@@ -22,7 +22,7 @@ def test_what_was_not_written_is_in_the_next_delta(start: Start, parts, bits, co
     run = start(tmp_path, full_every=9)
     run.guard.refuses = True
     assert run.publish(parts[0]) is None
-    assert run.publisher.refusal
+    assert run.published == ("refused", None, ("pcoc", "too high"))
     assert run.current == 0
     run.guard.refuses = False
     (tmp_path / "incoming").write_bytes(b"")  # in the way

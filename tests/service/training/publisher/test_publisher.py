@@ -60,7 +60,7 @@ def history(world, entries: list[Entry], tmp_path_factory: pytest.TempPathFactor
     for part in (entries[:CUT], entries[CUT:]):
         progress = Progress()
         progress.add(trainer.feed(part))
-        versions.append(publisher.publish(progress, now_ms=2).version)
+        versions.append(publisher.publish(progress, now_ms=2).manifest.version)
     assert versions == sorted(set(versions))
     return root, trainer, versions
 
@@ -109,7 +109,7 @@ def test_a_version_tells_all_about_itself(world, published, tmp_path: Path) -> N
 
 def test_a_manifest_holds_a_thousand_click_times_spread_evenly(world, publish) -> None:
     progress = Progress(click_times_ms=list(range(2_500)))
-    manifest = publish(world.trainer()).publish(progress, now_ms=0)
+    manifest = publish(world.trainer()).publish(progress, now_ms=0).manifest
     assert manifest.click_times_ms == list(range(0, 2_500, 3))
 
 
@@ -165,7 +165,7 @@ def test_what_a_corrupt_version_had_learned_is_learned_again(
     publisher = publish(again)
     publisher.start(now_ms=9)
     again.feed(entries[CUT:])
-    assert publisher.publish(Progress(), now_ms=10).version == versions[-1]
+    assert publisher.publish(Progress(), now_ms=10).manifest.version == versions[-1]
     manifest = checkpoints.load_manifest(LocalStore(tmp_path), versions[-1])
     assert bits(checkpoints.load_weights(LocalStore(tmp_path), manifest)) == bits(trainer.weights())
 
@@ -213,7 +213,9 @@ def test_a_damaged_current_stops_no_new_version(world, publish, published, tmp_p
     trainer = world.trainer()
     publisher = publish(trainer)
     trainer.learner.step = 10**6
-    assert publisher.publish(Progress(), now_ms=9).version == checkpoints.current(LocalStore(tmp_path)) == 10**6
+    assert (
+        publisher.publish(Progress(), now_ms=9).manifest.version == checkpoints.current(LocalStore(tmp_path)) == 10**6
+    )
 
 
 def test_weights_that_are_not_finite_displace_nothing(world, publish, published, tmp_path: Path) -> None:
