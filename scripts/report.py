@@ -72,7 +72,7 @@ def report(
         agerank report table1 --world r6b --seeds 5
     """
     table = TABLES[which.value]
-    chosen = world or table.worlds[0]
+    chosen = world or table.world
     span = range(first_seed, first_seed + seeds)
     asked = _asked(only, table.rows)
     try:

@@ -33,7 +33,7 @@ class Table:
         title: of the table.
         unit: of the paper's figures.
         reference: label of the row that the others are compared with.
-        worlds: where it is at home; the first is the default.
+        world: where it is at home.
         rows: in the paper's order.
         throughput: also tell how many items left their exploration phase.
         frontier: rows are methods at several budgets, "METHOD at BUDGET".
@@ -42,7 +42,7 @@ class Table:
     title: str
     unit: str
     reference: str
-    worlds: tuple[str, ...]
+    world: str
     rows: tuple[Row, ...]
     throughput: bool = False
     frontier: bool = False

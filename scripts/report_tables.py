@@ -31,7 +31,7 @@ TABLE_1 = Table(
     title="AGE paper, Table 1",
     unit="clicks, R6B",
     reference="greedy",
-    worlds=("r6b",),
+    world="r6b",
     rows=(
         Row(label="random", options={"method": "random"}, paper=26213.0, again=13324.0),
         GREEDY,
@@ -62,7 +62,7 @@ TABLE_2 = Table(
     title="AGE paper, Table 2: what AGE loses without its parts",
     unit="clicks, R6B",
     reference="AGE-TS",
-    worlds=("r6b",),
+    world="r6b",
     rows=(
         GREEDY,
         AGE_TS,
@@ -81,7 +81,7 @@ TABLE_3 = Table(
     title="AGE paper, Table 3: the direction of the step",
     unit="clicks, R6B",
     reference="FGM",
-    worlds=("r6b",),
+    world="r6b",
     rows=(
         GREEDY,
         Row(label="FGM", options=age(direction="fgm"), paper=48698.2),
@@ -94,7 +94,7 @@ GUIDEBOOT = Table(
     title="GuideBoot paper, Tables 3 and 4",
     unit="reward, Tencent A, replay",
     reference="epsilon-greedy",
-    worlds=("ads_a", "ads_b", "glm"),
+    world="ads_a",
     rows=(
         BARE_GREEDY,
         Row(label="epsilon-greedy", options={"method": "epsilon_greedy"}, paper=0.0248, again=0.0289),
@@ -116,7 +116,7 @@ GLM = Table(
     title="GuideBoot paper, Figure 3: the synthetic task (the paper ranks them; it prints no numbers)",
     unit="-",
     reference="epsilon-greedy",
-    worlds=("glm",),
+    world="glm",
     rows=(
         BARE_GREEDY,
         BARE_EPSILON,
@@ -138,7 +138,7 @@ HYBRID = Table(
     title="Deep Bayesian Bandits: dropout and heads",
     unit="-",
     reference="greedy",
-    worlds=("r6b", "ads_b"),
+    world="r6b",
     rows=(
         BARE_GREEDY,
         Row(label="full dropout TS", options={"method": "mc_dropout", "dropout": "full"}),
@@ -156,7 +156,7 @@ THROUGHPUT = Table(
     title="Taboola: items that left their exploration phase",
     unit="-",
     reference="greedy",
-    worlds=("r6b", "ads_b"),
+    world="r6b",
     rows=(
         BARE_GREEDY,
         Row(label="random", options={"method": "random"}),
@@ -175,7 +175,7 @@ EVERYWHERE = Table(
     title="What is recommended, in every world",
     unit="-",
     reference="greedy",
-    worlds=("r6b", "r6b_still", "ads_a", "ads_b", "glm"),
+    world="r6b",
     rows=(
         BARE_GREEDY,
         Row(label="random", options={"method": "random"}),
@@ -202,7 +202,7 @@ FRONTIER = Table(
     title="Clicks at equal cost: the controller holds the share of changed slots",
     unit="-",
     reference="greedy",
-    worlds=("r6b", "ads_b"),
+    world="r6b",
     rows=(
         BARE_GREEDY,
         *(
