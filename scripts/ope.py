@@ -139,7 +139,7 @@ def _warnings(about: Support) -> list[str]:
             f"too few for an interval: {about.carried:.1f} clicks carry the estimates (or lines without one, where "
             f"those are fewer), and {FEW:g} are needed"
         )
-    if about.mean.high < 1.0 or about.mean.low > 1.0:
+    if not about.mean.low <= 1.0 <= about.mean.high:
         found.append("the mean weight is not 1: the log lacks what the target shows, or its propensities are wrong")
     return found
 

@@ -8,7 +8,7 @@ def listening(setting: str, host: str, port: int, *, backlog: int | None = None)
 
     Args:
         setting: which chooses the port.
-        host: `::` takes connections of both.
+        host: `::` takes connections of both, an empty one all of IPv4.
         port: 0 takes a free one.
         backlog: connections that may wait to be taken.
 
@@ -16,7 +16,7 @@ def listening(setting: str, host: str, port: int, *, backlog: int | None = None)
         OSError: it cannot, with the setting by which to choose another port.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         families = {family for family, *_ in found}
         if socket.AF_INET in families:
             return socket.create_server((host, port), backlog=backlog)

@@ -158,7 +158,7 @@ def support(logged: Logged) -> Support:
         effective=float(weight.sum()) ** 2 / squared if squared else 0.0,
         largest=float(weight.max()),
         carried=carried(logged.reward, weight),
-        mean=mean(weight),
+        mean=_mean(weight, math.inf),  # no sum of few clicks
     )
 
 

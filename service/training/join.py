@@ -245,6 +245,7 @@ class Join:
         if others:
             self._early_of[event.request_id] = others
         result = "ignored" if event.request_id in self._ignored else "unknown_request"
+        result = "late" if seed_of(event.request_id) in self._closed else result  # its record came, and was delayed
         if result == "unknown_request":
             self._refused.append((entry, EventError(result, f"no impression of request {event.request_id!r} came")))
         self._counts[result] += 1

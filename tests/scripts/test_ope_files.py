@@ -69,6 +69,15 @@ def test_few_clicks_have_no_interval_and_say_so(tmp_path: Path) -> None:
     assert "too few for an interval" in invoke("ope", "--log", path).stdout
 
 
+@pytest.mark.parametrize(("target", "warned"), [(1.0, True), (0.5, False)])
+def test_weights_that_are_all_alike_are_held_to_a_mean_of_one(tmp_path: Path, target: float, warned: bool) -> None:
+    path = tmp_path / "log.jsonl"
+    shown = [{"reward": float(number % 3 == 0), "propensity": 0.5, "target": target} for number in range(300)]
+    path.write_text("\n".join(map(json.dumps, shown)))
+    done = invoke("ope", "--log", path, "--json")
+    assert any("mean weight is not 1" in one for one in json.loads(done.stdout)["warnings"]) == warned, done.stdout
+
+
 def test_a_model_is_in_every_line_or_in_none(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     line = {"reward": 1.0, "propensity": 0.5, "target": 1.0, "p_click": 0.2}

@@ -16,6 +16,7 @@ IPV6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6")
         ("127.0.0.1", "127.0.0.1"),
         ("localhost", "127.0.0.1"),
         ("0.0.0.0", "127.0.0.1"),
+        ("", "127.0.0.1"),
         pytest.param("::1", "::1", marks=IPV6),
         pytest.param("::", "::1", marks=IPV6),
         pytest.param("::", "127.0.0.1", marks=IPV6),

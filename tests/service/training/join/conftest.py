@@ -80,7 +80,9 @@ class Reference:
     def give_up(self, hopeless: list[tuple[int, str, Event]]) -> None:
         for one in hopeless:
             self.waiting.remove(one)
-            if one[2].request_id in [other for _, other in self.ignored]:
+            if one[2].request_id in [other for _, other in self.past]:
+                self.counts["late"] += 1
+            elif one[2].request_id in [other for _, other in self.ignored]:
                 self.counts["ignored"] += 1
             else:
                 self.refused.append((one[1], "unknown_request"))

@@ -47,6 +47,15 @@ def test_an_outage_of_a_scorers_link_doubles_nothing_and_makes_no_click_a_negati
     assert counts == {"duplicate": 1, "unknown_request": 1, "delayed": 1, "late": 2}
 
 
+def test_a_click_that_came_before_its_delayed_record_is_late(world, join: Join) -> None:
+    records: list[Record] = [
+        (11_000, click("r")),
+        (11_500, world.served("r", "a", time_ms=9_000)),
+        (11_600, click("r", 2)),
+    ]
+    assert learned(world, join, records) == ({}, {"delayed": 1, "late": 2})
+
+
 @pytest.mark.parametrize(("lag_ms", "result"), [(WINDOW_MS, "matched"), (WINDOW_MS + 1, "late")])
 def test_the_last_moment_for_a_record(world, join: Join, lag_ms: int, result: str) -> None:
     records: list[Record] = [(9_000 + lag_ms, world.served("r", "a", time_ms=9_000)), (11_000, click("r"))]
