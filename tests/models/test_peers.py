@@ -26,13 +26,20 @@ class Threads:
     """Peers in one process."""
 
     def __init__(self, size: int) -> None:
-        self.barrier = threading.Barrier(size, timeout=5.0)
+        self.barrier = threading.Barrier(size, timeout=120.0)  # a loaded machine may keep a thread waiting
         self.given: list[Sequence[torch.Tensor]] = [()] * size
         self.size, self.exchanges = size, 0
 
     def run(self, work: Callable[["Peer"], T]) -> list[T]:
         with ThreadPoolExecutor(self.size) as pool:
-            return list(pool.map(work, [Peer(self, rank) for rank in range(self.size)]))
+            return list(pool.map(lambda peer: self._done(work, peer), [Peer(self, rank) for rank in range(self.size)]))
+
+    def _done(self, work: Callable[["Peer"], T], peer: "Peer") -> T:
+        try:
+            return work(peer)
+        except BaseException:
+            self.barrier.abort()  # so that nobody waits for a peer that failed
+            raise
 
 
 class Peer:
