@@ -14,6 +14,7 @@ weight 1, a multi-hot value several rows, a number one row weighted by the numbe
 value and is learned like any other.
 """
 
+import dataclasses
 import math
 import re
 import tomllib
@@ -53,6 +54,8 @@ class Field:
         pooling: of a multi-hot field: "mean" or "sum" of its rows.
         source: "features", or "id" to take the user's or the candidate's id as the value.
         mean, std: a number x enters as (x - mean) / std, clipped to [-10, 10].
+        group: items that share this value, a campaign or a story, share more than the model knows: item_posterior keeps
+            what it is. Of one categorical feature of items. Changes no encoding.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Field:
     source: Literal["features", "id"] = "features"
     mean: float = 0.0
     std: float = 1.0
+    group: bool = dataclasses.field(default=False, repr=False)  # not in the hash
 
     @property
     def slots(self) -> int:
@@ -97,6 +101,13 @@ class Field:
 def _check_name(name: str, where: str) -> None:
     if not name or _NO_NAME.search(name):
         raise SpecError(f"{where}: a name must not be empty, nor hold a quotation mark, a backslash or a control")
+
+
+def _check_groups(fields: Sequence[Field]) -> None:
+    if len(fields) > 1:
+        raise SpecError(f"only one field can be the group, not {' and '.join(repr(field.name) for field in fields)}")
+    if any((field.side, field.kind, field.source) != ("item", "categorical", "features") for field in fields):
+        raise SpecError(f"field {fields[0].name!r}: the group must be a categorical feature of items")
 
 
 class Column(NamedTuple):
@@ -162,6 +173,7 @@ class FeatureSpec:
             seen.add((field.side, field.name))
         if not any(field.side == "item" for field in self.fields):
             raise SpecError("a spec needs at least one item field: the gate looks at nothing else")
+        _check_groups([field for field in self.fields if field.group])
 
     @cached_property
     def context(self) -> Layout:

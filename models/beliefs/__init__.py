@@ -12,6 +12,7 @@
     logistic     Bayesian logistic regression on the features
     counts       impressions and clicks of items
     residuals    what the click model did not foresee of each item
+    groups       the same of items that belong together
     rows         examples as the table rows that they read
 
 A belief knows how sure the model is, an exploration method (`models.exploration`) what to show because of it: several

@@ -40,10 +40,10 @@ class Residuals(ByRow):
     def note(
         self, network: ClickNetwork, click: Params, state: Params, lesson: Lesson, generator: np.random.Generator
     ) -> None:
-        rows, p = self.rows(network.spec, lesson.batch), torch.sigmoid(lesson.at.logit.squeeze(1))
-        weight = torch.ones_like(p) if lesson.weight is None else lesson.weight
-        state["residual"].index_add_(0, rows, weight * (lesson.label - p))
-        state["information"].index_add_(0, rows, weight * p * (1.0 - p))
+        rows = self.rows(network.spec, lesson.batch)
+        residual, information = residuals(lesson)
+        state["residual"].index_add_(0, rows, residual)
+        state["information"].index_add_(0, rows, information)
 
     def of(self, network: ClickNetwork, state: Params, batch: Batch[Tensor]) -> tuple[Tensor, Tensor]:
         """S and I of the candidates, (B,) each."""
@@ -57,6 +57,13 @@ class Residuals(ByRow):
         index = batch.item_index.long()
         factors = [pow(_BASE, slot, _PRIME) for slot in range(1, index.shape[1] + 1)]
         return (index * torch.tensor(factors, device=index.device)).sum(1) % _PRIME
+
+
+def residuals(lesson: Lesson) -> tuple[Tensor, Tensor]:
+    """What each example adds to S and to I, (B,) each."""
+    p = torch.sigmoid(lesson.at.logit.squeeze(1))
+    weight = torch.ones_like(p) if lesson.weight is None else lesson.weight
+    return weight * (lesson.label - p), weight * p * (1.0 - p)
 
 
 def _has_id(spec: FeatureSpec) -> bool:

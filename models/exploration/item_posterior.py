@@ -11,6 +11,10 @@ the gamma-Poisson model of [1]: of C clicks where E were foreseen, m = f (a + C)
 Ours: the click model in the place of a rate. It learns what is counted here, too, and what it has learned counts twice
 until I outweighs it.
 
+Where items have groups (`models.beliefs.groups`), the same is done twice: by the group's sums f becomes the group's m,
+and by the item's, of what that leaves unexplained, the item's. An item that is shown more than others of its group then
+does not rank higher for it, as it would where the model has all of them too low.
+
 References:
     [1] Agarwal, Chen, Elango 2009, "Spatio-temporal Models for Estimating Click-through Rate", WWW.
     [2] Chapelle, Li 2011, "An Empirical Evaluation of Thompson Sampling", NeurIPS.
@@ -24,9 +28,13 @@ from torch import Tensor
 
 from models import bonus
 from models.beliefs.belief import below
+from models.beliefs.groups import Groups, group_column, raised
 from models.beliefs.residuals import Residuals
 from models.networks.click import ClickNetwork, Params
 from models.types import Inputs, NoiseInput, Scores
+
+#: As prior_sd, of an item within its group. Ours.
+_WITHIN_SD = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +43,12 @@ class ItemPosterior:
 
     Args:
         uncertainty: e is a normal number of the candidate and request ("thompson"), or 1 ("ucb").
-        prior_sd: of what the model cannot know about a new item, in log odds. Ours.
+        prior_sd: of what the model cannot know about a new item, or a new group, in log odds. Ours.
         z: standard deviations; below 1, as in [2], section 4, it explores less than the posterior has it.
     """
 
     initial_lambda: ClassVar[float] = 1.0
-    beliefs: ClassVar[tuple[Residuals]] = (Residuals(),)
+    beliefs: ClassVar[tuple[Residuals, Groups]] = (Residuals(), Groups())
 
     uncertainty: Literal["thompson", "ucb"] = "thompson"
     prior_sd: float = 1.0
@@ -58,8 +66,15 @@ class ItemPosterior:
     def scores(self, network: ClickNetwork, params: Params, inputs: Inputs[Tensor]) -> Scores[Tensor]:
         """See `models.registry.Exploration`."""
         p = torch.sigmoid(network.logit(params, inputs.batch))
-        residual, information = self.beliefs[0].of(network, below(self.beliefs[0], params), inputs.batch)
-        weight = p * (1.0 - p) / (1.0 / self.prior_sd**2 + information)
-        mean = torch.clamp(p + weight * residual, 0.0, 1.0)  # far from 0, first order is too long a step
+        residuals, groups = self.beliefs
+        residual, information = residuals.of(network, below(residuals, params), inputs.batch)
+        base, variance = p, self.prior_sd**2
+        if group_column(network.spec):
+            effect = groups.effect(network, below(groups, params), inputs.batch, variance)
+            base, residual = raised(p, effect), residual - effect * information
+            information = information * (base * (1.0 - base)) / (p * (1.0 - p))
+            variance = _WITHIN_SD**2
+        weight = base * (1.0 - base) / (1.0 / variance + information)
+        mean = torch.clamp(base + weight * residual, 0.0, 1.0)  # far from 0, first order is too long a step
         e = bonus.normal(inputs.noise["normal"]).squeeze(1) if self.uncertainty == "thompson" else 1.0
         return bonus.add(p, mean + self.z * e * torch.sqrt(weight * mean * (1.0 - mean)) - p, inputs)

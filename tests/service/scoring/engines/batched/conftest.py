@@ -25,6 +25,7 @@ fields = [
   {name = "country", side = "user", kind = "categorical", buckets = 11, width = 3},
   {name = "interests", side = "user", kind = "multi_hot", buckets = 17, max_values = 4, width = 5},
   {name = "id", side = "item", kind = "categorical", source = "id", buckets = 97, width = 6},
+  {name = "story", side = "item", kind = "categorical", buckets = 7, width = 4, group = true},
   {name = "price", side = "item", kind = "numeric", width = 2},
 ]
 """
