@@ -93,13 +93,13 @@ class Encoder:
             self._context.fill_features([context], index, weight)
         return index, weight
 
-    def items(self, ids: Sequence[str], features: Sequence[Features | Row | None]) -> tuple[Array, Array]:
+    def items(self, ids: Sequence[str | None], features: Sequence[Features | Row | None]) -> tuple[Array, Array]:
         """B candidates -> ((B, Ki) int32 rows, (B, Ki) float32 weights). Raises FeatureError like `context`."""
         index, weight, _ = self.candidates(ids, features)
         return index, weight
 
     def candidates(
-        self, ids: Sequence[str], features: Sequence[Features | Row | None]
+        self, ids: Sequence[str | None], features: Sequence[Features | Row | None]
     ) -> tuple[Array, Array, Sequence[int]]:
         """The same, and the places of candidates without any feature: there are none, or all are null."""
         index, weight = self._missing_item[0].repeat(len(ids), axis=0), self._missing_item[1].repeat(len(ids), axis=0)

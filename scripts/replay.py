@@ -19,8 +19,9 @@ from rich.table import Table
 from models.evaluation.driver import Protocol
 from models.evaluation.r6b import Tally
 from models.registry import Strategy, build
+from models.spec import SpecError
 from scripts.outputs import to_write
-from scripts.replay_runs import Format, Log, Work, read_log
+from scripts.replay_runs import Format, Log, Model, Work, read_log
 from scripts.runs import Results, Row, run_all
 from service.settings import SettingsError, read
 
@@ -51,6 +52,17 @@ def replay(
     share: Annotated[
         float, typer.Option(min=0.01, max=1.0, help="Use the first so large a part of the log, by its bytes.")
     ] = 1.0,
+    items: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines, one an item: its features, and clicks of items of the past. See above."),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Feature spec of --items. Default: the features of users, and the id of items."),
+    ] = None,
+    learning_rate: Annotated[
+        float, typer.Option(min=1e-6, max=1.0, help="Of the click model.")
+    ] = Model().learning_rate,
     runs: Annotated[
         Path | None,
         typer.Option(callback=to_write, help="JSON lines, one a finished run; runs that are in it are not repeated."),
@@ -79,17 +91,25 @@ def replay(
     Of the Open Bandit Dataset (its sample is in the PyPI package obp, under obp/dataset/obd/random) name the csv of a
     campaign; item_context.csv must stand beside it.
 
+    What else is known of the items comes by --items, and what of that the model reads by --features. Items with
+    impressions are of the past: the model learns them before the log begins. They must not be in the log.
+
+        {"id": "id-560620", "features": {"words": ["a", "cat"]}}
+
+        {"id": "id-400123", "features": {"words": ["a", "dog"]}, "impressions": 3412, "clicks": 51}
+
     Try it, on the first 100,000 visits:
 
         agerank replay --log LOG.gz --strategies random,greedy,age_ts --warm-up 20000 --limit 100000
     """
     protocol = Protocol(warm_up=warm_up, update_every=update_every, window=window)
+    model = Model(learning_rate, features, items)
     work = [
-        Work(strategy, seed, Log(log, format, limit, share), protocol)
+        Work(strategy, seed, Log(log, format, limit, share), protocol, model)
         for strategy, seed in product(_strategies(strategies, config), range(seeds))
     ]
     with _readable(log):
-        _check(Log(log, format))
+        _check(Log(log, format, limit, share), _past(model))
         processes = min(jobs or os.cpu_count() or 1, len(work))
         records = run_all(work, title="replay", processes=processes, quiet=as_json, results=Results(runs))
     results = [record.result for record in records]
@@ -131,13 +151,40 @@ def _readable(log: Path) -> Iterator[None]:
         raise typer.BadParameter(f"cannot read {error.filename or log}: {error.strerror}", param_hint="--log") from None
 
 
-def _check(log: Log) -> None:
-    """That there is something to replay."""
+def _past(model: Model) -> frozenset[str]:
+    """Ids of the items of the past, when all that is known before the log has been found usable."""
     try:
-        first = next(read_log(log, Tally()), None)
+        spec = model.spec
+        if not any(one.side == "user" and one.name == "features" and one.kind == "multi_hot" for one in spec.fields):
+            raise SpecError('the log\'s users need a multi_hot field "features"')
+    except (SpecError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{model.features}: {error}", param_hint="--features") from None
+    except OSError as error:
+        raise typer.BadParameter(f"cannot read {model.features}: {error.strerror}", param_hint="--features") from None
+    try:
+        return frozenset(one.id for one in model.catalogue.past)
+    except ValueError as error:
+        raise typer.BadParameter(f"{model.items}: {error}", param_hint="--items") from None
+    except OSError as error:
+        raise typer.BadParameter(f"cannot read {model.items}: {error.strerror}", param_hint="--items") from None
+
+
+def _check(log: Log, past: frozenset[str]) -> None:
+    """That there is something to replay, and that nobody is told its outcome."""
+    usable = False
+    try:
+        for event in read_log(log, Tally()):
+            usable = True
+            if told := past.intersection(event.candidates):
+                raise typer.BadParameter(
+                    f"{min(told)} is in the log: its impressions are no past, they would tell the outcome",
+                    param_hint="--items",
+                )
+            if not past:
+                break
     except ValueError as error:
         raise typer.BadParameter(f"{log.path}: {error}", param_hint="--log") from None
-    if first is None:
+    if not usable:
         raise typer.BadParameter(f"{log.path} has no usable line of the format {log.format}", param_hint="--log")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
+from hashlib import sha256
 from importlib import resources
 from io import TextIOWrapper
 from itertools import islice
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from models.evaluation import open_bandit, r6b
+from models.evaluation.catalogue import Catalogue, learned, read
 from models.evaluation.driver import Protocol
 from models.evaluation.r6b import Event, Tally
 from models.evaluation.replay import replay
@@ -21,9 +23,7 @@ from models.registry import Strategy, beliefs
 from models.spec import FeatureSpec
 from scripts.runs import Follow, Row, strategy_settings
 
-#: Ours: small and fast to learn, since a policy keeps only one visit of |A|.
-NETWORK = NetworkConfig(hidden=(64, 32))
-LEARNING_RATE = 0.003
+NETWORK = NetworkConfig(hidden=(64, 32))  # ours
 
 FOLLOW_EVERY = 1_000  # visits
 
@@ -44,6 +44,36 @@ class Log(NamedTuple):
     share: float = 1.0  # of the file's bytes
 
 
+class Model(NamedTuple):
+    """What learns, and what it knows before the log begins."""
+
+    learning_rate: float = 0.003  # ours: small and fast to learn, since a policy keeps only one visit of |A|
+    features: Path | None = None  # feature spec; None: users' features and items' ids
+    items: Path | None = None  # see `models.evaluation.catalogue`
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """Raises SpecError."""
+        default = resources.files("scripts").joinpath("specs/r6b.toml")
+        return FeatureSpec.from_toml((self.features or default).read_text())
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Raises ValueError: something is wrong in a line."""
+        if self.items is None:
+            return Catalogue({}, ())
+        with self.items.open("rb") as lines:
+            return read(lines, self.spec)
+
+    @property
+    def settings(self) -> Row:
+        """What a run depends on: files are known by their content."""
+        files = {"features": self.features, "items": self.items}
+        return {"learning_rate": self.learning_rate} | {
+            name: sha256(path.read_bytes()).hexdigest() for name, path in files.items() if path
+        }
+
+
 class Work(NamedTuple):
     """One run."""
 
@@ -51,6 +81,7 @@ class Work(NamedTuple):
     seed: int
     log: Log
     protocol: Protocol
+    model: Model
 
     @property
     def settings(self) -> Row:
@@ -63,19 +94,25 @@ class Work(NamedTuple):
             "strategy": strategy_settings(self.strategy),
             "seed": self.seed,
             "protocol": asdict(self.protocol),
+            "model": self.model.settings,
         }
 
     def __call__(self, follow: Follow) -> Row:
-        spec = FeatureSpec.from_toml(resources.files("scripts").joinpath("specs/r6b.toml").read_text())
+        network, rate = ClickNetwork(self.model.spec, NETWORK), self.model.learning_rate
+        known, past = self.model.catalogue
+        taught = learned(past, network, learning_rate=rate, seed=self.seed) if past else None
         tally = Tally()
 
         def make(round_: int) -> Learner:
-            learned = beliefs([self.strategy])
-            network = ClickNetwork(spec, NETWORK)
-            return Learner(network, learning_rate=LEARNING_RATE, seed=self.seed + 1_000 * round_, beliefs=learned)
+            learner = Learner(
+                network, learning_rate=rate, seed=self.seed + 1_000 * round_, beliefs=beliefs([self.strategy])
+            )
+            if taught:
+                learner.restore(taught.weights(), taught.state(), taught.step)
+            return learner
 
         visits = read_log(self.log, tally, follow)
-        result = replay(visits, strategy=self.strategy, make=make, seed=self.seed, protocol=self.protocol)
+        result = replay(visits, strategy=self.strategy, make=make, seed=self.seed, protocol=self.protocol, known=known)
         met = {"events": tally.events, "unsorted": tally.unsorted, "skipped": dict(tally.skipped)}
         return {**asdict(result), "ctr": result.ctr, "tally": met}
 

@@ -7,6 +7,7 @@ r6b         reads the lines of a log of uniformly random display
 open_bandit reads another such log
 replay      judges a strategy on such a log, without bias
 items       what visits refer to
+catalogue   what is known of them besides a log
 estimators  what a policy would have earned, from a log with propensities
 intervals   of means over seeds, and of their quotients
 """

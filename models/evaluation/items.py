@@ -1,6 +1,7 @@
 """The items of a log or a world, each encoded once and known by its number."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -12,14 +13,18 @@ from models.types import Array
 class Items:
     """Grows as items appear; the number of an item is its place in the order of appearance.
 
+    Args:
+        spec: of their features.
+        known: features of items that may appear, by id.
+
     Attributes:
         index: (N, Ki) int32 encoded rows.
         weight: (N, Ki) float32.
         hash: (N,) uint64.
     """
 
-    def __init__(self, spec: FeatureSpec) -> None:
-        self._encoder = Encoder(spec)
+    def __init__(self, spec: FeatureSpec, known: Mapping[str, Features] = MappingProxyType({})) -> None:
+        self._encoder, self._known = Encoder(spec), known
         self._number: dict[str, int] = {}
         self.index = np.zeros((0, spec.item.slots), dtype=np.int32)
         self.weight = np.zeros((0, spec.item.slots), dtype=np.float32)
@@ -36,8 +41,8 @@ class Items:
         self.hash = np.concatenate([self.hash, item_hashes(ids)])
 
     def numbers(self, ids: Sequence[str]) -> Array:
-        """(len(ids),) int64. Ids without features appear by being asked for."""
+        """(len(ids),) int64. Ids appear by being asked for, with the features that are known."""
         unseen = [one for one in dict.fromkeys(ids) if one not in self._number]
         if unseen:
-            self.add(unseen, [None] * len(unseen))
+            self.add(unseen, [self._known.get(one) for one in unseen])
         return np.array([self._number[one] for one in ids], dtype=np.int64)

@@ -12,17 +12,18 @@ References:
         visits is learned anew each time, as `Protocol.window` does; without it each kept visit is learned once.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress, islice
+from types import MappingProxyType
 
 import numpy as np
 
 from models.evaluation.driver import Driver, Examples, Protocol, Visits
 from models.evaluation.items import Items
 from models.evaluation.r6b import Event
-from models.features import Encoder
+from models.features import Encoder, Features
 from models.learner import Learner
 from models.registry import Strategy
 from models.spec import FeatureSpec
@@ -47,20 +48,26 @@ class Result:
 
 
 def replay(
-    events: Iterable[Event], *, strategy: Strategy, make: Callable[[int], Learner], seed: int, protocol: Protocol
+    events: Iterable[Event],
+    *,
+    strategy: Strategy,
+    make: Callable[[int], Learner],
+    seed: int,
+    protocol: Protocol,
+    known: Mapping[str, Features] = MappingProxyType({}),
 ) -> Result:
     """Goes through the log once. Every random number comes from (seed, number of the visit).
 
     Args:
         events: the log, lazily.
         strategy: to judge.
-        make: a fresh learner, as of `Driver`. Of users its spec has the multi-hot field "features" alone, of items the
-            id.
+        make: a fresh learner, as of `Driver`. Of users its spec has the multi-hot field "features" alone.
         seed: of the strategy's noise.
         protocol: of the replay.
+        known: features of items, by id.
     """
     stream, result = iter(events), Result()
-    encoded = _Encoded(make(0).network.spec)
+    encoded = _Encoded(make(0).network.spec, known)
     driver = Driver(strategy=strategy, make=make, items=encoded.items, seed=seed, protocol=protocol)
     for part in _partitions(islice(stream, protocol.warm_up), protocol.update_every):
         driver.learn(encoded.displayed(part))
@@ -88,8 +95,8 @@ def _partitions(events: Iterable[Event], size: int) -> Iterator[list[Event]]:
 class _Encoded:
     """Events as arrays."""
 
-    def __init__(self, spec: FeatureSpec) -> None:
-        self.items = Items(spec)
+    def __init__(self, spec: FeatureSpec, known: Mapping[str, Features]) -> None:
+        self.items = Items(spec, known)
         self._encoder, self._slots = Encoder(spec), spec.context.slots
         self._user = lru_cache(_REMEMBERED)(self._encode_user)
 

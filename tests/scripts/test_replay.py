@@ -185,3 +185,90 @@ def test_random_earns_on_a_real_log_what_it_must(invoke: Invoke) -> None:
         assert row["events"] == 18_000
         assert row["expected_random_clicks"] == pytest.approx(q.sum())
         assert abs(row["clicks"] - q.sum()) < 3 * math.sqrt(np.sum(q * (1 - q)))
+
+
+SPEC = """
+fields = [
+  {name = "features", side = "user", kind = "multi_hot", buckets = 64, max_values = 136, width = 2},
+  {name = "kind", side = "item", kind = "categorical", buckets = 64, width = 4},
+]
+"""
+
+
+@pytest.fixture
+def known(log: Path, tmp_path: Path) -> list[str]:
+    """Arguments of a replay whose items are good or bad, as earlier traffic has shown of others of the same kind."""
+    with gzip.open(log, "rt") as file:
+        visits = list(events(file, Tally()))
+    shown, clicked = ({one: 0 for visit in visits for one in visit.candidates} for _ in range(2))
+    for visit in visits:
+        shown[visit.candidates[visit.displayed]] += 1
+        clicked[visit.candidates[visit.displayed]] += visit.click
+    middle = float(np.median([clicked[one] / shown[one] for one in shown if shown[one]]))
+    kinds = {one: "good" if shown[one] and clicked[one] / shown[one] > middle else "bad" for one in shown}
+    items: list[dict[str, object]] = [{"id": one, "features": {"kind": kind}} for one, kind in kinds.items()]
+    for kind, clicks in (("good", 9_000), ("bad", 1_000)):
+        items.append({"id": kind, "features": {"kind": kind}, "impressions": 100_000, "clicks": clicks})
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    (tmp_path / "spec.toml").write_text(SPEC)
+    return ["--items", str(tmp_path / "items.jsonl"), "--features", str(tmp_path / "spec.toml")]
+
+
+def test_the_past_of_other_items_is_worth_clicks(log: Path, known: list[str], invoke: Invoke) -> None:
+    arguments = ("--log", log, "--strategies", "greedy", "--warm-up", 0, "--json", "--learning-rate", 0.01)
+    (row,) = json.loads(invoke(*arguments, *known).stdout)
+    (blind,) = json.loads(invoke(*arguments).stdout)
+    assert row["ctr"] > 1.2 * row["expected_random_clicks"] / row["expected_random_matches"]
+    assert row["clicks"] != blind["clicks"]
+
+
+def test_a_run_is_known_by_its_items_and_its_learning_rate(
+    log: Path, known: list[str], tmp_path: Path, invoke: Invoke
+) -> None:
+    runs = tmp_path / "runs.jsonl"
+    arguments = ("--log", log, "--strategies", "random", "--warm-up", 0, "--limit", 50, "--json", "--runs", runs)
+    for more in ((), known, known, (*known, "--learning-rate", 0.01)):
+        assert invoke(*arguments, *more).exit_code == 0
+    assert len(runs.read_text().splitlines()) == 3
+    items = Path(known[1])
+    items.write_text(items.read_text().replace('"clicks": 9000', '"clicks": 9001'))
+    assert invoke(*arguments, *known).exit_code == 0
+    assert len(runs.read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("items.jsonl", '\n{"id": "good"', '\n{"impressions": 9, "id": "SHOWN"', "SHOWN for the second time"),
+        ("items.jsonl", '{"id": "good"', '{"nod": "good"', "items.jsonl: line"),
+        ("items.jsonl", '"kind": "good"}}', '"colour": "red"}}', "items.jsonl: line"),
+        ("spec.toml", '"features"', '"others"', 'need a multi_hot field "features"'),
+        ("spec.toml", "fields", "felder", "expected [[fields]]"),
+    ],
+)
+def test_what_cannot_be_known_is_an_error(
+    log: Path, known: list[str], tmp_path: Path, invoke: Invoke, name: str, old: str, new: str, message: str
+) -> None:
+    path = tmp_path / name
+    with gzip.open(log, "rt") as file:
+        first = next(events(file, Tally())).candidates[0]
+    path.write_text(path.read_text().replace(old, new.replace("SHOWN", first), 1))
+    done = invoke("--log", log, "--strategies", "random", "--warm-up", 0, "--limit", 20, *known)
+    assert done.exit_code == 2
+    assert message.replace("SHOWN", first) in " ".join(done.stderr.replace("\u2502", " ").split())
+
+
+def test_files_that_are_missing_are_an_error(log: Path, known: list[str], invoke: Invoke) -> None:
+    for option, value in (("--items", "none.jsonl"), ("--features", "none.toml")):
+        done = invoke("--log", log, "--strategies", "random", *known, option, value)
+        assert done.exit_code == 2
+        assert "cannot read none" in done.stderr
+
+
+def test_the_past_is_not_what_is_judged(log: Path, known: list[str], invoke: Invoke) -> None:
+    items = Path(known[1])
+    first, *others = items.read_text().splitlines()
+    items.write_text("\n".join([first.removesuffix("}") + ', "impressions": 9, "clicks": 1}', *others]))
+    done = invoke("--log", log, "--strategies", "random", "--warm-up", 0, "--limit", 2_000, *known)
+    assert done.exit_code == 2
+    assert f"{json.loads(first)['id']} is in the log" in " ".join(done.stderr.replace("\u2502", " ").split())

@@ -1,0 +1,94 @@
+"""What is known of items besides a log: features of all of them, and what earlier traffic made of items of the past.
+
+A line each, as JSON:
+
+    {"id": "id-105861", "features": {"words": ["you", "won't", "believe"]}}
+    {"id": "id-100007", "features": {"words": ["this"]}, "impressions": 3412, "clicks": 51}
+
+The impressions of the past teach the click model before the log begins, so that it foretells new items by what they
+share with old ones.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from models.features import Encoder, FeatureError, Features
+from models.learner import Learner
+from models.networks.click import ClickNetwork
+from models.spec import FeatureSpec
+from models.types import Array, Batch
+
+#: Examples of a step. Ours: few steps, since one pass through many impressions of the same items soon learns these.
+_BATCH = 8_192
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An item."""
+
+    id: Annotated[str, Meta(min_length=1)]
+    features: dict[str, Any] = {}
+    impressions: Annotated[int, Meta(ge=0)] = 0
+    clicks: Annotated[int, Meta(ge=0)] = 0
+
+
+class Catalogue(NamedTuple):
+    """All items that are known."""
+
+    features: Mapping[str, Features]  # by id
+    past: Sequence[Known]  # those with impressions
+
+
+def read(lines: Iterable[bytes], spec: FeatureSpec) -> Catalogue:
+    """Raises ValueError, with the number of the line: no such object, features that the spec does not have, more clicks
+    than impressions, or an id for the second time."""
+    decoder, encoder = msgspec.json.Decoder(Known), Encoder(spec)
+    features: dict[str, Features] = {}
+    past = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            one = decoder.decode(line)
+            encoder.items([one.id], [one.features])
+        except (msgspec.DecodeError, UnicodeDecodeError, FeatureError) as error:
+            raise ValueError(f"line {number}: {error}") from None
+        if one.id in features:
+            raise ValueError(f"line {number}: {one.id} for the second time")
+        if one.clicks > one.impressions:
+            raise ValueError(f"line {number}: {one.clicks} clicks on {one.impressions} impressions")
+        features[one.id] = one.features
+        if one.impressions:
+            past.append(one)
+    return Catalogue(features, past)
+
+
+def learned(past: Sequence[Known], network: ClickNetwork, *, learning_rate: float, seed: int) -> Learner:
+    """A click model that has learned every click of the past once, and about as many of the other impressions.
+
+    Their order is random: counts do not tell it. Whose impressions they were is not known either, so that features of
+    users and contexts are missing. So are the items' ids: what a model keeps of an old one says nothing of new items,
+    and what their features say must not hide behind it.
+    """
+    generator = np.random.default_rng([seed, len(past)])
+    clicks = np.array([one.clicks for one in past])
+    others = np.array([one.impressions for one in past]) - clicks
+    rate = min(1.0, max(int(clicks.sum()), 1) / max(int(others.sum()), 1))
+    learner = Learner(network, learning_rate=learning_rate, seed=seed, negative_rate=rate)
+    kept = np.repeat(np.tile(np.arange(len(past)), 2), np.concatenate([clicks, generator.binomial(others, rate)]))
+    label = (np.arange(len(kept)) < clicks.sum()).astype(np.float32)
+    encoder = Encoder(network.spec)
+    context = encoder.context()
+    index, weight = encoder.items([None] * len(past), [one.features for one in past])
+    order = generator.permutation(len(kept))
+    for rows in np.array_split(order, max(1, -(-len(order) // _BATCH))):
+        item = kept[rows]
+        learner.learn(Batch(*context, index[item], weight[item]), label[rows], _one_context(len(rows)))
+    return learner
+
+
+def _one_context(rows: int) -> Array:
+    return np.zeros(rows, dtype=np.int64)
