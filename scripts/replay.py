@@ -61,7 +61,7 @@ def replay(
         typer.Option(help="Feature spec of --items. Default: the features of users, and the id of items."),
     ] = None,
     learning_rate: Annotated[
-        float, typer.Option(min=1e-6, max=1.0, help="Of the click model.")
+        float, typer.Option(min=1e-6, max=1.0, help="Of the click model, while it learns from the log.")
     ] = Model().learning_rate,
     runs: Annotated[
         Path | None,

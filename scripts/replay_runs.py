@@ -45,7 +45,7 @@ class Log(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What learns, and what it knows before the log begins."""
+    """What learns from the log, and what it knows before the log begins."""
 
     learning_rate: float = 0.003  # ours: small and fast to learn, since a policy keeps only one visit of |A|
     features: Path | None = None  # feature spec; None: users' features and items' ids
@@ -100,7 +100,7 @@ class Work(NamedTuple):
     def __call__(self, follow: Follow) -> Row:
         network, rate = ClickNetwork(self.model.spec, NETWORK), self.model.learning_rate
         known, past = self.model.catalogue
-        taught = learned(past, network, learning_rate=rate, seed=self.seed) if past else None
+        taught = learned(past, network, seed=self.seed) if past else None
         tally = Tally()
 
         def make(round_: int) -> Learner:

@@ -22,8 +22,8 @@ from models.networks.click import ClickNetwork
 from models.spec import FeatureSpec
 from models.types import Array, Batch
 
-#: Examples of a step. Ours: few steps, since one pass through many impressions of the same items soon learns these.
-_BATCH = 8_192
+#: Times that the past is learned, and examples of a step. Ours: what a number is worth is not learned in fewer passes.
+_PASSES, _BATCH = 3, 4_096
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,8 +66,8 @@ def read(lines: Iterable[bytes], spec: FeatureSpec) -> Catalogue:
     return Catalogue(features, past)
 
 
-def learned(past: Sequence[Known], network: ClickNetwork, *, learning_rate: float, seed: int) -> Learner:
-    """A click model that has learned every click of the past once, and about as many of the other impressions.
+def learned(past: Sequence[Known], network: ClickNetwork, *, seed: int, learning_rate: float = 0.003) -> Learner:
+    """A click model that has learned every click of the past, and about as many of the other impressions, three times.
 
     Their order is random: counts do not tell it. Whose impressions they were is not known either, so that features of
     users and contexts are missing. So are the items' ids: what a model keeps of an old one says nothing of new items,
@@ -83,10 +83,10 @@ def learned(past: Sequence[Known], network: ClickNetwork, *, learning_rate: floa
     encoder = Encoder(network.spec)
     context = encoder.context()
     index, weight = encoder.items([None] * len(past), [one.features for one in past])
-    order = generator.permutation(len(kept))
-    for rows in np.array_split(order, max(1, -(-len(order) // _BATCH))):
-        item = kept[rows]
-        learner.learn(Batch(*context, index[item], weight[item]), label[rows], _one_context(len(rows)))
+    for _ in range(_PASSES):
+        for rows in np.array_split(generator.permutation(len(kept)), max(1, -(-len(kept) // _BATCH))):
+            item = kept[rows]
+            learner.learn(Batch(*context, index[item], weight[item]), label[rows], _one_context(len(rows)))
     return learner
 
 

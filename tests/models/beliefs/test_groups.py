@@ -77,9 +77,9 @@ def test_the_score_is_the_formula_of_items_within_their_groups(catalogue: Batch,
         (s, i), (s_g, i_g) = by_item[n], by_story[n % GROUPS]
         c = s_g / (1.0 / 0.9**2 + i_g)
         m_g = f[n] + f[n] * (1.0 - f[n]) * c
-        w = m_g * (1.0 - m_g) / (1.0 / 0.4**2 + i * m_g * (1.0 - m_g) / (f[n] * (1.0 - f[n])))
+        w = m_g * (1.0 - m_g) / (1.0 / 0.3**2 + i * m_g * (1.0 - m_g) / (f[n] * (1.0 - f[n])))
         m = m_g + w * (s - c * i)
-        expected.append(m + 0.7 * np.sqrt(w * m * (1.0 - m)))
+        expected.append(m + 0.25 * 0.7 * np.sqrt(w * m * (1.0 - m)))
     assert np.ptp(expected) > 1e-3
     np.testing.assert_allclose(scores.score, expected, rtol=2e-4)
     np.testing.assert_allclose(scores.p_click, f, rtol=1e-6)
