@@ -9,7 +9,7 @@ often the clock is told.
 """
 
 from array import array
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Literal
 
@@ -18,9 +18,10 @@ import numpy as np
 from models.noise import seed_of
 from models.types import Array
 from service.errors import EventError
-from service.events import Event, Served
+from service.events import Event, EventType, Served
 from service.streams import Entry
 from service.training import memory
+from service.training.early import Early
 from service.training.memory import ALL, NONE, UNCLICKED, Closing, Joined, Met, Order, Request, Window, opened
 
 Mode = Literal["served", "events"]
@@ -48,10 +49,9 @@ class Join:
         self._closed: Met[int] = Met()  # hash of a request id -> when its last window closed
         self._ignored: Met[str] = Met()  # request id -> time; none of the requests
         self._windows: deque[Window] = deque()
-        self._early: OrderedDict[str, tuple[Entry, Event]] = OrderedDict()  # by event id
+        self._early = Early()
         self._seen: Met[str] = Met()  # event id -> time, of all of early and more
         self._closings: deque[Closing] = deque()  # not taken yet
-        self._early_of: dict[str, list[str]] = {}  # request id -> event ids
         self._refused: list[tuple[Entry, EventError]] = []
         self._counts: Counter[str] = Counter()
 
@@ -64,7 +64,7 @@ class Join:
         self._ignored.pop(served.request_id, None)  # another lane may serve a request that is ours, too
         if served.time_ms < entry.time_ms - self._window_ms:
             self._counts["delayed"] += 1
-            self._closed[seed_of(served.request_id)] = self.now_ms
+            self._remember(served.request_id, self.now_ms)
             return False
         shown = self._mode == "served"
         clicks = array("q", [UNCLICKED if shown else _UNSEEN]) * len(served.item_ids)
@@ -72,7 +72,8 @@ class Join:
         self._requests[request.id] = request
         self._windows.append(opened(entry, self.now_ms, request, ALL if shown else NONE))
         self.pending += len(clicks)
-        self._settle(entry, request.id)
+        self._settle(entry, request.id, "impression")
+        self._settle(entry, request.id, "click")
         while self.pending > self._max_pending:
             self._counts["evicted"] += self._close(self._windows.popleft(), self.now_ms)
         return True
@@ -92,26 +93,18 @@ class Join:
             return
         self._seen[event.id] = self.now_ms
         if not self._apply(entry, entry, event):
-            self._early[event.id] = entry, event
-            self._early_of.setdefault(event.request_id, []).append(event.id)
+            self._early.add(entry, event)
+        self._forget()
 
     def advance(self, time_ms: int) -> None:
-        """Moves the clock on, and closes and forgets what is over.
-
-        Args:
-            time_ms: no entry of an earlier time is still to come.
-        """
+        """Moves the clock on, to a time before which no entry is still to come; closes and forgets what is over."""
         self.now_ms = max(self.now_ms, time_ms)
         ended = self.now_ms - self._window_ms
-        while self._windows and self._windows[0].time_ms < ended:
-            window = self._windows.popleft()
-            self._close(window, window.time_ms + self._window_ms + 1)
-        while self._early and self._seen[next(iter(self._early))] < ended:
-            self._give_up(next(iter(self._early)))
-        for event_id in self._seen.forget(self.now_ms - self._memory_ms, self._max_pending):
-            self._give_up(event_id)
-        self._ignored.forget(self.now_ms - self._memory_ms, self._max_pending)
-        self._closed.forget(self.now_ms - max(self._window_ms, REMEMBERED_MS), self._max_pending)
+        while (oldest := self._early.oldest()) is not None and self._seen[oldest] < ended:
+            self._close_before(self._seen[oldest] + 1)  # as a clock of small steps would: what closes makes it late
+            self._give_up(oldest)
+        self._close_before(ended)
+        self._forget()
 
     def take(self, until_ms: int) -> Joined:
         """What has closed up to `until_ms`, and what else has come of everything since the last call.
@@ -137,7 +130,7 @@ class Join:
             **memory.pack_closed(self._closed),
             **memory.pack_times("ignored", self._ignored),
             **memory.pack_times("seen", self._seen),
-            **memory.pack_events(list(self._early.values()), list(self._closings)),
+            **memory.pack_events(self._early.all(), list(self._closings)),
         }
 
     def restore(self, state: Mapping[str, Array]) -> None:
@@ -147,17 +140,19 @@ class Join:
         self._requests = {one.id: one for one in requests if one.windows}
         self._windows = deque(memory.unpack_windows(state, requests))
         early, closings = memory.unpack_events(state)
-        self._early = OrderedDict((event.id, (entry, event)) for entry, event in early)
         self._ignored, self._seen = memory.unpack_times("ignored", state), memory.unpack_times("seen", state)
         self._closed = memory.unpack_closed(state, requests)
-        self._closings = deque(closings)
+        self._early, self._closings = Early(early), deque(closings)
         self.pending = sum(len(request.clicks) for request in requests)
-        self._early_of = {}
-        for _, event in early:
-            self._early_of.setdefault(event.request_id, []).append(event.id)
 
     def _knows(self, request_id: str) -> bool:
         return request_id in self._requests or seed_of(request_id) in self._closed
+
+    def _close_before(self, time_ms: int) -> None:
+        """Closes the windows that opened earlier."""
+        while self._windows and self._windows[0].time_ms < time_ms:
+            window = self._windows.popleft()
+            self._close(window, window.time_ms + self._window_ms + 1)
 
     def _close(self, window: Window, time_ms: int) -> int:
         """Closes a window. Returns how many rows that settled."""
@@ -174,8 +169,18 @@ class Join:
         if not request.windows:
             self.pending -= len(clicks)
             del self._requests[request.id]
-            self._closed[seed_of(request.id)] = time_ms
+            self._remember(request.id, time_ms)
         return len(rows)
+
+    def _remember(self, request_id: str, time_ms: int) -> None:
+        self._closed[seed_of(request_id)] = time_ms
+        self._closed.forget(0, self._max_pending)
+
+    def _forget(self) -> None:
+        for event_id in self._seen.forget(self.now_ms - self._memory_ms, self._max_pending):
+            self._give_up(event_id)
+        self._ignored.forget(self.now_ms - self._memory_ms, self._max_pending)
+        self._closed.forget(self.now_ms - max(self._window_ms, REMEMBERED_MS), self._max_pending)
 
     def _apply(self, now: Entry, entry: Entry, event: Event) -> bool:
         """Counts the event's result. False where it has none yet and must wait.
@@ -216,7 +221,7 @@ class Join:
             return "duplicate"
         request.clicks[row] = UNCLICKED
         self._windows.append(opened(now, self.now_ms, request, row))
-        self._settle(now, request.id)
+        self._settle(now, request.id, "click")
         return "matched"
 
     def _clicked(self, event: Event, request: Request, row: int) -> str | None:
@@ -227,23 +232,17 @@ class Join:
         request.clicks[row] = self._seen[event.id]
         return "matched"
 
-    def _settle(self, now: Entry, request_id: str) -> None:
-        """Applies what came early for this request: impressions first, for clicks may wait for them."""
-        waiting = self._early_of.pop(request_id, [])
-        for event_id in sorted(waiting, key=lambda one: self._early[one][1].type == "click"):
-            if self._apply(now, *self._early[event_id]):
-                del self._early[event_id]
-            else:
-                self._early_of.setdefault(request_id, []).append(event_id)
+    def _settle(self, now: Entry, request_id: str, type: EventType) -> None:
+        """Applies what came early for this request."""
+        for entry, event in self._early.of(request_id, type):
+            if self._apply(now, entry, event):
+                self._early.pop(event.id)
 
     def _give_up(self, event_id: str) -> None:
         """Ends the wait of early feedback, if it does wait."""
         if event_id not in self._early:
             return
         entry, event = self._early.pop(event_id)
-        others = [one for one in self._early_of.pop(event.request_id) if one != event_id]
-        if others:
-            self._early_of[event.request_id] = others
         result = "ignored" if event.request_id in self._ignored else "unknown_request"
         result = "late" if seed_of(event.request_id) in self._closed else result  # its record came, and was delayed
         if result == "unknown_request":

@@ -15,8 +15,9 @@ import numpy as np
 from models.noise import seed_of
 from models.types import Array
 from service.errors import EventError
-from service.events import Event, Served, decode_served
+from service.events import Served, decode_served
 from service.streams import Entry, order
+from service.training.early import Waiting
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -112,9 +113,6 @@ class Closing(msgspec.Struct, array_like=True, gc=False):
         return Closed(decode_served(self.payload), self.rows, self.click_ms, self.order)
 
 
-Early = tuple[Entry, Event]
-
-
 def opened(entry: Entry, time_ms: int, request: Request, row: int) -> Window:
     """A window that this entry opens."""
     request.windows += 1
@@ -201,14 +199,14 @@ def unpack_closed(state: Mapping[str, Array], requests: Sequence[Request]) -> "M
     return Met((seed_of(one.id), one.time_ms) for one in requests if not one.windows)
 
 
-def pack_events(early: Sequence[Early], closings: Sequence[Closing]) -> dict[str, Array]:
+def pack_events(early: Sequence[Waiting], closings: Sequence[Closing]) -> dict[str, Array]:
     """The rest, all in order."""
     return {"early": _packed(early), "closings": _packed(closings)}
 
 
-def unpack_events(state: Mapping[str, Array]) -> tuple[list[Early], list[Closing]]:
+def unpack_events(state: Mapping[str, Array]) -> tuple[list[Waiting], list[Closing]]:
     """The inverse."""
-    return _unpacked(state["early"], list[Early]), _unpacked(state["closings"], list[Closing])
+    return _unpacked(state["early"], list[Waiting]), _unpacked(state["closings"], list[Closing])
 
 
 def _packed(content: object) -> Array:

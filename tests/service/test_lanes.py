@@ -157,7 +157,7 @@ def test_a_trainer_that_publishes_meanwhile_loses_against_a_pin(store: LocalStor
     done = threading.Event()
 
     def trainer() -> None:
-        while not done.is_set():
+        while not done.wait(0.001):  # with no pause at all the other may be unlucky each time that it tries
             checkpoints.advance(store, newest)
 
     thread = threading.Thread(target=trainer)

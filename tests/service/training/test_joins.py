@@ -5,7 +5,7 @@ from collections import Counter
 
 import msgspec
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.events import Event, Served, encode
@@ -88,6 +88,8 @@ def apart(world, log: Log, mode: Mode, seed: int) -> tuple[list[Closed], Counter
 
 
 @settings(max_examples=40)
+@example(91, "events")  # the clock leaps over the end of a window and of the wait for it
+@example(16540, "events")  # and over so many that some are forgotten meanwhile
 @given(st.integers(0, 10**6), st.sampled_from(["served", "events"]))
 def test_what_closes_depends_on_the_log_alone(world, seed: int, mode: Mode) -> None:
     log = traffic(world, seed)

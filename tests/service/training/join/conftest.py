@@ -60,22 +60,35 @@ class Reference:
             elif not self.knows(message) and message not in [other for _, other in self.ignored]:
                 self.ignored = [*self.ignored, (time_ms, message)][-self.most :]
             self.retry(f"{time_ms}-{number}")
+            self.forget_seen()
             while sum(len(request.items) for request in self.requests) > self.most:
                 oldest = next(pair for pair in self.windows if not pair[1].closed)
                 self.counts["evicted"] += self.close(oldest, time_ms)
         return self.closed, self.refused, self.counts
 
     def pass_time(self, time_ms: int) -> None:
+        """In steps: what happens at one time sees nothing of what happens later."""
+        starts = [window.time_ms for _, window in self.windows if not window.closed] + [one[0] for one in self.waiting]
+        for step_ms in sorted({time_ms, *(min(start + self.window_ms + 1, time_ms) for start in starts)}):
+            self.step(step_ms)
+
+    def step(self, time_ms: int) -> None:
         self.now_ms = time_ms
         for pair in self.windows:
             if not pair[1].closed and pair[1].time_ms + self.window_ms < time_ms:
                 self.close(pair, pair[1].time_ms + self.window_ms + 1)
-        while self.seen and (self.seen[0][0] + self.memory_ms < time_ms or len(self.seen) > self.most):
+        self.give_up([one for one in self.waiting if one[0] + self.window_ms < time_ms])
+        self.forget_seen()
+        self.ignored = [one for one in self.ignored if one[0] + self.memory_ms >= time_ms]
+        self.past = [one for one in self.past if one[0] + max(self.window_ms, REMEMBERED_MS) >= time_ms]
+
+    def forget_seen(self) -> None:
+        while self.seen and (self.seen[0][0] + self.memory_ms < self.now_ms or len(self.seen) > self.most):
             _, forgotten = self.seen.pop(0)
             self.give_up([one for one in self.waiting if one[2].id == forgotten])
-        self.give_up([one for one in self.waiting if one[0] + self.window_ms < time_ms])
-        self.ignored = [one for one in self.ignored if one[0] + self.memory_ms >= time_ms]
-        self.past = [one for one in self.past if one[0] + max(self.window_ms, REMEMBERED_MS) >= time_ms][-self.most :]
+
+    def remember(self, time_ms: int, request_id: str) -> None:
+        self.past = [*self.past, (time_ms, request_id)][-self.most :]
 
     def give_up(self, hopeless: list[tuple[int, str, Event]]) -> None:
         for one in hopeless:
@@ -93,7 +106,7 @@ class Reference:
         window.closed = True
         if request.over:
             self.requests.remove(request)
-            self.past.append((time_ms, request.id))
+            self.remember(time_ms, request.id)
         if window.item is not None:
             self.closed.append((request.id, window.item, window.time_ms, window.click_ms))
             return 1
@@ -110,7 +123,7 @@ class Reference:
         self.ignored = [one for one in self.ignored if one[1] != message.request_id]
         if message.time_ms + self.window_ms < self.now_ms:
             self.counts["delayed"] += 1
-            self.past.append((self.now_ms, message.request_id))
+            self.remember(self.now_ms, message.request_id)
             return
         request = Request(message.request_id, "".join(message.item_ids))
         self.requests.append(request)
