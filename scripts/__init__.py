@@ -9,7 +9,7 @@
     report    the papers' tables, in simulated worlds                   report_*, results, plots
     tune      options of a method that pay there                        tune_spaces
     world     a world fitted on a real log                              world_fits
-    replay    judge strategies on a log of uniformly random traffic     replay_runs, upworthy*
+    replay    judge strategies on a log of uniformly random traffic     replay_runs, replay_inputs, upworthy*
     ope       what another policy would have earned, from our own log   served_log
     rerun     a logged decision, computed again
     bench/    figures against rivals, of the engine, the servers, the trainer

@@ -1,13 +1,11 @@
 """agerank replay: what a strategy would have earned on a log of random traffic."""
 
-import gzip
 import json
 import os
 import statistics
-import zlib
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -17,16 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from models.evaluation.driver import Protocol
-from models.evaluation.r6b import Tally
 from models.registry import Strategy, build
-from models.spec import SpecError
 from scripts.outputs import to_write
-from scripts.replay_runs import Format, Log, Model, Work, read_log
+from scripts.replay_inputs import check, readable
+from scripts.replay_runs import Format, Log, Model, Work
 from scripts.runs import Results, Row, run_all
 from service.settings import SettingsError, read
 
 DEFAULTS = Protocol()
 COLUMNS = ("events", "matched", "clicks", "ctr", "expected_random_matches", "expected_random_clicks")
+_WIDTH = 120  # where no terminal says its own
 
 
 def replay(
@@ -108,8 +106,8 @@ def replay(
         Work(strategy, seed, Log(log, format, limit, share), protocol, model)
         for strategy, seed in product(_strategies(strategies, config), range(seeds))
     ]
-    with _readable(log):
-        _check(Log(log, format, limit, share), _past(model))
+    with readable(log):
+        check(Log(log, format, limit, share), model)
         processes = min(jobs or os.cpu_count() or 1, len(work))
         records = run_all(work, title="replay", processes=processes, quiet=as_json, results=Results(runs))
     results = [record.result for record in records]
@@ -123,7 +121,7 @@ def replay(
     if as_json:
         print(json.dumps([_row(one, result) for one, result in zip(work, results, strict=True)]))
     else:
-        Console().print(_table(work, results))
+        Console(width=None if sys.stdout.isatty() else _WIDTH).print(_table(work, results, seeds))
 
 
 def _strategies(names: str, config: Path | None) -> list[Strategy]:
@@ -140,54 +138,6 @@ def _strategies(names: str, config: Path | None) -> list[Strategy]:
         raise typer.BadParameter(str(error), param_hint="--strategies") from None
 
 
-@contextmanager
-def _readable(log: Path) -> Iterator[None]:
-    """Whatever is wrong with the file becomes a sentence and exit status 2."""
-    try:
-        yield
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise typer.BadParameter(f"{log} is not an intact gzip file: {error}", param_hint="--log") from None
-    except OSError as error:
-        raise typer.BadParameter(f"cannot read {error.filename or log}: {error.strerror}", param_hint="--log") from None
-
-
-def _past(model: Model) -> frozenset[str]:
-    """Ids of the items of the past, when all that is known before the log has been found usable."""
-    try:
-        spec = model.spec
-        if not any(one.side == "user" and one.name == "features" and one.kind == "multi_hot" for one in spec.fields):
-            raise SpecError('the log\'s users need a multi_hot field "features"')
-    except (SpecError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{model.features}: {error}", param_hint="--features") from None
-    except OSError as error:
-        raise typer.BadParameter(f"cannot read {model.features}: {error.strerror}", param_hint="--features") from None
-    try:
-        return frozenset(one.id for one in model.catalogue.past)
-    except ValueError as error:
-        raise typer.BadParameter(f"{model.items}: {error}", param_hint="--items") from None
-    except OSError as error:
-        raise typer.BadParameter(f"cannot read {model.items}: {error.strerror}", param_hint="--items") from None
-
-
-def _check(log: Log, past: frozenset[str]) -> None:
-    """That there is something to replay, and that nobody is told its outcome."""
-    usable = False
-    try:
-        for event in read_log(log, Tally()):
-            usable = True
-            if told := past.intersection(event.candidates):
-                raise typer.BadParameter(
-                    f"{min(told)} is in the log: its impressions are no past, they would tell the outcome",
-                    param_hint="--items",
-                )
-            if not past:
-                break
-    except ValueError as error:
-        raise typer.BadParameter(f"{log.path}: {error}", param_hint="--log") from None
-    if not usable:
-        raise typer.BadParameter(f"{log.path} has no usable line of the format {log.format}", param_hint="--log")
-
-
 def _report_tally(tally: Row) -> None:
     skipped: Counter[str] = Counter(tally["skipped"])
     if skipped:
@@ -201,17 +151,19 @@ def _row(work: Work, result: Row) -> Row:
     return {"strategy": work.strategy.name, "seed": work.seed, **{name: result[name] for name in COLUMNS}}
 
 
-def _table(work: Sequence[Work], results: Sequence[Row]) -> Table:
+def _table(work: Sequence[Work], results: Sequence[Row], seeds: int) -> Table:
     """A row for each strategy: mean and standard deviation over its seeds."""
     first = results[0]
     matches, clicks = first["expected_random_matches"], first["expected_random_clicks"]
     random_ctr = clicks / matches
     table = Table(
         title=f"{first['events']} visits; random display: {matches:.0f} matches, {clicks:.1f} clicks, "
-        f"CTR {random_ctr:.4%} expected"
+        f"CTR {random_ctr:.4%} expected",
+        caption=f"mean \u00b1 standard deviation of a run, over {seeds} seeds" if seeds > 1 else None,
     )
     for name in ("strategy", "matched", "clicks", "CTR", "over random"):
-        table.add_column(name, justify="left" if name == "strategy" else "right")
+        left = name == "strategy"
+        table.add_column(name, justify="left" if left else "right", overflow="fold" if left else "ellipsis")
     by_strategy: dict[str, list[Row]] = {}
     for one, result in zip(work, results, strict=True):
         by_strategy.setdefault(one.strategy.name, []).append(result)

@@ -258,6 +258,32 @@ def test_what_cannot_be_known_is_an_error(
     assert message.replace("SHOWN", first) in " ".join(done.stderr.replace("\u2502", " ").split())
 
 
+def test_items_and_spec_belong_together_and_to_the_log(log: Path, known: list[str], invoke: Invoke) -> None:
+    def refused(*arguments: object) -> str:
+        done = invoke("--log", log, "--strategies", "random", "--warm-up", 0, "--limit", 20, *arguments)
+        assert done.exit_code == 2
+        return " ".join(done.stderr.replace("\u2502", " ").split())
+
+    assert "the log says nothing of its items' kind; give --items, too" in refused(*known[2:])
+    assert "features.kind: not in the feature spec; known are []; what of the items" in refused(*known[:2])
+    items = Path(known[1])
+    items.write_text(items.read_text().replace('{"id": "', '{"id": "other-'))
+    assert "none of the log's 9 items is in it" in refused(*known)
+    items.write_text("")
+    assert "none of the log's 9 items is in it" in refused(*known)
+
+
+def test_what_is_known_of_the_log_is_said(log: Path, known: list[str], invoke: Invoke) -> None:
+    items = Path(known[1])
+    first, *others = items.read_text().splitlines(keepends=True)
+    for lines, count in (([first, *others], 9), (others, 8)):
+        items.write_text("".join(lines))
+        done = invoke("--log", log, "--strategies", "random", "--warm-up", 0, "--limit", 20, "--json", *known)
+        assert done.exit_code == 0
+        assert f"{count} of the log's 9 items are known, and 2 of the past" in done.stderr
+        assert json.loads(done.stdout)[0]["events"] == 20
+
+
 def test_files_that_are_missing_are_an_error(log: Path, known: list[str], invoke: Invoke) -> None:
     for option, value in (("--items", "none.jsonl"), ("--features", "none.toml")):
         done = invoke("--log", log, "--strategies", "random", *known, option, value)

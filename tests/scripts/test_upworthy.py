@@ -3,38 +3,45 @@ import gzip
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from models.evaluation.catalogue import read
 from models.spec import FeatureSpec
-from scripts.upworthy import items
+from scripts.upworthy import Arm, archive, items, main
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared/data"
 SPEC = FeatureSpec.from_toml((ROOT / "scripts/specs/upworthy.toml").read_text())
 
-
-def arm(number: int, test: str, place: int, headline: str, *, clicks: int = 20, valid: str = "True") -> dict[str, str]:
-    known = {"item_id": str(number), "test_id": test, "arm": str(place), "headline": headline, "valid": valid}
-    return known | {"week": str(201_300 + number % 50), "impressions": "1000", "clicks": str(clicks)}
+APP = typer.Typer()
+APP.command()(main)
 
 
-def archive() -> list[dict[str, str]]:
+def arm(number: int, test: str, place: int, headline: str, *, clicks: int = 20, valid: bool = True) -> Arm:
+    week = 201_300 + number % 50
+    return Arm(
+        item_id=number, test_id=test, arm=str(place), headline=headline, week=week, impressions=1_000, clicks=clicks,
+        valid=valid,
+    )  # fmt: skip
+
+
+def arms() -> list[Arm]:
     """Of 100 tests each has a headline with "good", clicked by 3 %, and one with "bad", clicked by 1 %."""
-    arms = [arm(1, "judged", 0, "bad x"), arm(2, "judged", 1, "good x"), arm(3, "copy", 0, "good x", clicks=900)]
-    arms += [arm(4, "broken", 0, "good", valid="False")]
+    found = [arm(1, "judged", 0, "bad x"), arm(2, "judged", 1, "good x"), arm(3, "copy", 0, "good x", clicks=900)]
+    found += [arm(4, "broken", 0, "good", valid=False)]
     for n in range(100):
         pair = [("good", 30), ("bad", 10)] if n % 2 else [("bad", 10), ("good", 30)]
         for place, (word, clicks) in enumerate(pair):
-            arms.append(
-                arm(100 + 2 * n, f"t{n}", place, f"{word} n{n}", clicks=clicks) | {"item_id": str(100 + 2 * n + place)}
-            )
-    return arms
+            one = arm(100 + 2 * n, f"t{n}", place, f"{word} n{n}", clicks=clicks)
+            found.append(msgspec.structs.replace(one, item_id=one.item_id + place))
+    return found
 
 
 def test_the_past_shares_no_test_and_no_headline_with_the_log() -> None:
-    found = {str(one["id"]): one for one in items(archive(), frozenset({"id-100002"}))}
+    found = {str(one["id"]): one for one in items(arms(), frozenset({"id-100002"}))}
     assert set(found) == {"id-100002", *(f"id-{100_100 + n}" for n in range(200))}
     assert "clicks" not in found["id-100002"]
     last = found["id-100299"]
@@ -44,19 +51,82 @@ def test_the_past_shares_no_test_and_no_headline_with_the_log() -> None:
 
 
 def test_a_score_is_what_words_say_of_arms_beside_those_of_their_test() -> None:
-    found = items(archive(), frozenset({"id-100001", "id-100002"}))
+    found = items(arms(), frozenset({"id-100001", "id-100002"}))
     bad, good, *past = [one["features"]["score"] for one in found]  # type: ignore[index]
     assert good == pytest.approx(-bad, abs=2e-5)
     assert 0.1 < good < 0.5  # what is 1.5 times the mean, shrunk
     assert [score > 0.1 for score in past] == [False, True, True, False] * 50
 
 
+HEADER = "item_id,test_id,arm,n_arms,week,impressions,clicks,valid,headline"
+ROW = '7,t,0,3,201303,1020,29,True,"So, that"'
+
+
+def test_rows_of_the_archive_become_arms() -> None:
+    (one,) = archive([HEADER, ROW])
+    assert one == msgspec.structs.replace(arm(7, "t", 0, "So, that", clicks=29), week=201_303, impressions=1_020)
+    assert one.id == "id-100007"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["1317513291 id-560620 0 |user 1"], "line 1: no column item_id, test_id"),
+        ([HEADER, ROW, ROW.replace("1020", "some")], "line 3: .*impressions"),
+        ([HEADER, ROW.replace("29", "-1")], "line 2: .*clicks"),
+        ([HEADER, ROW.replace("29", "1e30")], "line 2: .*clicks"),
+        ([HEADER, ROW.replace("True", "maybe")], "line 2: .*valid"),
+        ([HEADER, "7,t,0"], "line 2"),
+        ([HEADER, ROW + ",more"], "line 2"),
+    ],
+)
+def test_what_is_no_archive_is_an_error_with_the_line(lines: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        archive(lines)
+
+
+def test_an_archive_of_another_log_is_an_error() -> None:
+    with pytest.raises(ValueError, match="has the id of one of the items of the log"):
+        items(arms(), frozenset({"id-7"}))
+    with pytest.raises(ValueError, match="no valid arm of the past"):
+        items(arms()[:3], frozenset({"id-100001", "id-100002"}))
+
+
+def write(tmp_path: Path) -> tuple[Path, Path]:
+    """A log of two arms, and an archive that has them."""
+    log, packed = tmp_path / "log.txt", tmp_path / "arms.csv.gz"
+    log.write_text("1317513291 id-100001 0 |user 1 |id-100001 |id-100002\n")
+    with gzip.open(packed, "wt", newline="") as file:
+        writer = csv.DictWriter(file, Arm.__struct_fields__)
+        writer.writeheader()
+        writer.writerows(msgspec.structs.asdict(one) for one in arms())
+    return log, packed
+
+
+@pytest.mark.parametrize(
+    ("log", "arms", "message"),
+    [
+        ("none", "arms.csv.gz", "--log: cannot read none"),
+        ("log.txt", "none", "--arms: cannot read none"),
+        ("log.txt", "log.txt", "--arms: log.txt is not an intact gzip file"),
+        ("arms.csv.gz", "log.txt", "--log: arms.csv.gz has no usable line"),
+        ("log.txt", "cut.gz", "--arms: cut.gz is not an intact gzip file"),
+    ],
+)
+def test_files_that_are_not_what_they_should_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, arms: str, message: str
+) -> None:
+    packed = write(tmp_path)[1]
+    (tmp_path / "cut.gz").write_bytes(packed.read_bytes()[:-20])
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(APP, ["--arms", arms, "--log", log, "--out", "items.jsonl"])
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.replace("\u2502", " ").split())
+    assert not Path("items.jsonl").exists()
+
+
 @pytest.mark.skipif(not DATA.exists(), reason="the archive is not beside the checkout")
 def test_the_archive_is_what_the_spec_reads_and_tells_nothing_of_the_log(tmp_path: Path) -> None:
-    from scripts import upworthy
-
-    app = upworthy.typer.Typer()
-    app.command()(upworthy.main)
     log, out = DATA / "upworthy_60tests_seed0_r6b.txt.gz", tmp_path / "items.jsonl"
     part = tmp_path / "log.txt"
     with gzip.open(log, "rt") as file:
@@ -75,7 +145,7 @@ def test_the_archive_is_what_the_spec_reads_and_tells_nothing_of_the_log(tmp_pat
                 for row in rows[:6_000]
                 + [row for row in rows[6_000:] if f"id-{100_000 + int(row['item_id'])}" in shown]
             )
-        done = CliRunner().invoke(app, ["--arms", str(arms), "--log", str(part), "--out", str(out)])
+        done = CliRunner().invoke(APP, ["--arms", str(arms), "--log", str(part), "--out", str(out)])
         assert done.exit_code == 0, done.output
         written.append(out.read_bytes())
     assert written[0] == written[1]

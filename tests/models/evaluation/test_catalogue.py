@@ -50,8 +50,10 @@ def test_items_of_the_past_are_those_with_impressions() -> None:
         ({"id": "a"}, "line 2: a for the second time"),
         ({"id": "b", "impressions": 3, "clicks": 4}, "line 2: 4 clicks on 3 impressions"),
         ({"id": "b", "impressions": -1}, "line 2: .*>= 0"),
+        ({"id": "b", "impressions": 10**18}, "line 2: .*<= 9007199254740992"),
+        ({"id": "b", "impressions": 10**15, "clicks": 20_000_001}, "20000001 clicks of the past; at most 20000000"),
         ({"id": "b", "click": 1}, "line 2: .*click"),
-        ({"id": "b", "features": {"colour": "red"}}, "line 2: .*colour"),
+        ({"id": "b", "features": {"colour": "red"}}, r"line 2: features\.colour"),
         ({"id": "b", "features": {"words": list("abcde")}}, "line 2: .*words"),
     ],
 )
