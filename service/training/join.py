@@ -94,7 +94,8 @@ class Join:
         self._seen[event.id] = self.now_ms
         if not self._apply(entry, entry, event):
             self._early.add(entry, event)
-        self._forget()
+        if len(self._seen) > self._max_pending:
+            self._forget()
 
     def advance(self, time_ms: int) -> None:
         """Moves the clock on, to a time before which no entry is still to come; closes and forgets what is over."""
@@ -149,7 +150,6 @@ class Join:
         return request_id in self._requests or seed_of(request_id) in self._closed
 
     def _close_before(self, time_ms: int) -> None:
-        """Closes the windows that opened earlier."""
         while self._windows and self._windows[0].time_ms < time_ms:
             window = self._windows.popleft()
             self._close(window, window.time_ms + self._window_ms + 1)
