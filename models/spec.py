@@ -32,7 +32,7 @@ Kind = Literal["categorical", "multi_hot", "numeric"]
 _SIDES = ("user", "context", "item")
 _KINDS = ("categorical", "multi_hot", "numeric")
 
-
+_MOST_ROWS = 2**31 - 1  # rows are int32
 _NO_NAME = re.compile(r"[\"\\\x00-\x1f]")  # what JSON would have to escape
 
 
@@ -173,6 +173,8 @@ class FeatureSpec:
             seen.add((field.side, field.name))
         if not any(field.side == "item" for field in self.fields):
             raise SpecError("a spec needs at least one item field: the gate looks at nothing else")
+        if sum(field.rows for field in self.fields) > _MOST_ROWS:
+            raise SpecError(f"the fields have more than {_MOST_ROWS} rows in all: lower their buckets")
         _check_groups([field for field in self.fields if field.group])
 
     @cached_property

@@ -101,13 +101,13 @@ def replay(
         agerank replay --log LOG.gz --strategies random,greedy,age_ts --warm-up 20000 --limit 100000
     """
     protocol = Protocol(warm_up=warm_up, update_every=update_every, window=window)
-    model = Model(learning_rate, features, items)
+    model, chosen = Model(learning_rate, features, items), _strategies(strategies, config)
     work = [
         Work(strategy, seed, Log(log, format, limit, share), protocol, model)
-        for strategy, seed in product(_strategies(strategies, config), range(seeds))
+        for strategy, seed in product(chosen, range(seeds))
     ]
     with readable(log):
-        check(Log(log, format, limit, share), model)
+        check(Log(log, format, limit, share), model, chosen)
         processes = min(jobs or os.cpu_count() or 1, len(work))
         records = run_all(work, title="replay", processes=processes, quiet=as_json, results=Results(runs))
     results = [record.result for record in records]

@@ -2,16 +2,20 @@
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import typer
 
+from models.beliefs.belief import fresh
 from models.evaluation.catalogue import Catalogue
 from models.evaluation.r6b import Tally
+from models.networks.click import ClickNetwork
+from models.registry import Strategy, beliefs
 from models.spec import SpecError
-from scripts.replay_runs import Log, Model, read_log
+from scripts.replay_runs import NETWORK, Log, Model, read_log
 
 
 @contextmanager
@@ -25,43 +29,67 @@ def readable(path: Path, option: str = "--log") -> Iterator[None]:
         raise typer.BadParameter(f"cannot read {error.filename or path}: {error.strerror}", param_hint=option) from None
 
 
-def check(log: Log, model: Model) -> None:
+def check(log: Log, model: Model, strategies: Sequence[Strategy]) -> None:
     """Says on stderr how many items of the log are known.
 
     Raises:
         BadParameter: a file is not what it should be, or they do not belong together.
     """
     _check_spec(model)
-    if model.items is None:
-        shown(log._replace(limit=1))
-    else:
-        _check_items(shown(log), _catalogue(model))
+    _check_strategies(model, strategies)
+    if model.features is None and model.items is None:
+        survey(log._replace(limit=1))
+        return
+    found = survey(log)
+    if found.features > model.users.max_values:
+        message = f'{model.features}: a visit has {found.features} of "features", whose max_values are fewer'
+        raise typer.BadParameter(message, param_hint="--features")
+    if model.items is not None:
+        _check_items(found.items, _catalogue(model))
 
 
-def shown(log: Log) -> set[str]:
-    """Ids of a log's items. Raises BadParameter: it has no visit."""
+class Survey(NamedTuple):
+    """What stands in a log."""
+
+    items: set[str]  # ids
+    features: int  # most of a visit
+
+
+def survey(log: Log) -> Survey:
+    """Reads it all. Raises BadParameter: it has no visit."""
+    items: set[str] = set()
+    features = 0
     try:
-        found = {one for event in read_log(log, Tally()) for one in event.candidates}
+        for event in read_log(log, Tally()):
+            items.update(event.candidates)
+            features = max(features, len(event.features))
     except ValueError as error:
         raise typer.BadParameter(f"{log.path}: {error}", param_hint="--log") from None
-    if not found:
+    if not items:
         raise typer.BadParameter(f"{log.path} has no usable line of the format {log.format}", param_hint="--log")
-    return found
+    return Survey(items, features)
 
 
 def _check_spec(model: Model) -> None:
     try:
         with readable(model.features or Path(), "--features"):
             fields = model.spec.fields
+            model.users  # noqa: B018
     except (SpecError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{model.features}: {error}", param_hint="--features") from None
-    if not any(one.side == "user" and one.name == "features" and one.kind == "multi_hot" for one in fields):
-        message = f'{model.features}: the log\'s users need a multi_hot field "features"'
-        raise typer.BadParameter(message, param_hint="--features")
     unknown = [one.name for one in fields if one.side == "item" and one.source != "id"]
     if unknown and model.items is None:
         message = f"{model.features}: the log says nothing of its items' {', '.join(unknown)}; give --items, too"
         raise typer.BadParameter(message, param_hint="--features")
+
+
+def _check_strategies(model: Model, strategies: Sequence[Strategy]) -> None:
+    network = ClickNetwork(model.spec, NETWORK)
+    for strategy in strategies:
+        try:
+            fresh(network, beliefs([strategy]), seed=0)
+        except ValueError as error:
+            raise typer.BadParameter(f"{strategy.name}: {error}", param_hint="--strategies") from None
 
 
 def _catalogue(model: Model) -> Catalogue:

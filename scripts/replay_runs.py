@@ -20,7 +20,7 @@ from models.evaluation.replay import replay
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig
 from models.registry import Strategy, beliefs
-from models.spec import FeatureSpec
+from models.spec import FeatureSpec, Field, SpecError
 from scripts.runs import Follow, Row, strategy_settings
 
 NETWORK = NetworkConfig(hidden=(64, 32))  # ours
@@ -56,6 +56,14 @@ class Model(NamedTuple):
         """Raises SpecError."""
         default = resources.files("scripts").joinpath("specs/r6b.toml")
         return FeatureSpec.from_toml((self.features or default).read_text())
+
+    @property
+    def users(self) -> Field:
+        """Of the spec, what the log says of users. Raises SpecError."""
+        for field in self.spec.fields:
+            if (field.side, field.name, field.kind) == ("user", "features", "multi_hot"):
+                return field
+        raise SpecError('the log\'s users need a multi_hot field "features"')
 
     @property
     def catalogue(self) -> Catalogue:

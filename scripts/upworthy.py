@@ -1,9 +1,9 @@
 """python -m scripts.upworthy: arms of the Upworthy Research Archive as items of `agerank replay --items`.
 
-A log's arm `id-N` is the archive's item N - 100,000. The others are of the past, with their impressions and clicks, but
-for those of the log's tests and those whose headline is one of the log's. Each has a score of its headline
-(`scripts.upworthy_scores`): those of the log by all of the past, those of the past by the weeks of which they are not,
-since from scores that had seen their clicks a model would learn to trust scores too much.
+A log's arm `id-N` is the archive's item N - 100,000. The others are of the past, with their impressions and clicks,
+without those of the log's tests and those whose headline is one of the log's but for case and marks. Each has a score
+of its headline (`scripts.upworthy_scores`): those of the log by all of the past, those of the past by the weeks of
+which they are not, since from scores that had seen their clicks a model would learn to trust scores too much.
 
 References:
     [1] Matias et al. 2021, "The Upworthy Research Archive, a time series of experiments in U.S. media", Scientific Data
@@ -12,6 +12,8 @@ References:
 import csv
 import gzip
 import json
+import re
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +24,7 @@ import typer
 from msgspec import Meta
 
 from scripts.outputs import to_write
-from scripts.replay_inputs import readable, shown
+from scripts.replay_inputs import readable, survey
 from scripts.replay_runs import Format, Log
 from scripts.upworthy_scores import Arms, design, foretold
 
@@ -44,6 +46,10 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     clicks: Count
     valid: bool
 
+    def __post_init__(self) -> None:
+        if self.clicks > self.impressions:
+            raise ValueError(f"{self.clicks} clicks on {self.impressions} impressions")
+
     @property
     def id(self) -> str:
         return f"id-{_FIRST + self.item_id}"
@@ -54,33 +60,42 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def archive(lines: Iterable[str]) -> list[Arm]:
-    """Of a csv file. Raises ValueError, with the line: a column is missing, or holds what it should not."""
-    reader, found = csv.DictReader(lines), []
+    """Of a csv file.
+
+    Raises:
+        ValueError: with the line, a column is missing or holds what it should not, more clicks than impressions, or an
+            item_id for the second time.
+    """
+    reader, found = csv.DictReader(lines), dict[int, Arm]()
     try:
         if missing := [name for name in Arm.__struct_fields__ if name not in (reader.fieldnames or ())]:
             raise ValueError(f"no column {', '.join(missing)}")
         for row in reader:
-            found.append(msgspec.convert(row, Arm, strict=False))
-    except (csv.Error, ValueError) as error:
+            arm = msgspec.convert(row, Arm, strict=False)
+            if found.setdefault(arm.item_id, arm) is not arm:
+                raise ValueError(f"item_id {arm.item_id} for the second time")
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"after line {reader.line_num}: {error}") from None
+    except ValueError as error:
         raise ValueError(f"line {reader.line_num}: {error}") from None
-    return found
+    return list(found.values())
 
 
-def items(arms: Iterable[Arm], log: frozenset[str]) -> list[dict[str, object]]:
+def items(arms: Sequence[Arm], log: frozenset[str]) -> list[dict[str, object]]:
     """One for each valid arm that may be known, those of the log first.
 
     Args:
         log: ids of the log's items.
 
     Raises:
-        ValueError: there is none of the log, or none of the past.
+        ValueError: there is none of the log, or the past is none to learn from.
     """
-    valid = [arm for arm in arms if arm.valid]
-    judged = [arm for arm in valid if arm.id in log]
-    tests, headlines = {arm.test_id for arm in judged}, {arm.headline for arm in judged}
-    past = [arm for arm in valid if arm.test_id not in tests and arm.headline not in headlines]
-    if not judged or not past:
-        raise ValueError(f"no valid arm {'of the past' if judged else 'has the id of one of the items of the log'}")
+    shown = [arm for arm in arms if arm.id in log]
+    tests, headlines = {arm.test_id for arm in shown}, {_bare(arm.headline) for arm in shown}
+    judged = [arm for arm in shown if arm.valid]
+    past = [arm for arm in arms if arm.valid and arm.test_id not in tests and _bare(arm.headline) not in headlines]
+    if not judged:
+        raise ValueError("no valid arm has the id of one of the items of the log")
     found = []
     for arm, score in zip(judged + past, _scores(judged, past), strict=True):
         features = {"score": round(score, 5), "test": arm.test_id, "arm": arm.arm}
@@ -98,10 +113,23 @@ def _scores(judged: Sequence[Arm], past: Sequence[Arm]) -> list[float]:
         impressions=np.concatenate([unknown, [arm.impressions for arm in past]]),
         clicks=np.concatenate([unknown, [arm.clicks for arm in past]]),
     )
-    week = np.array([arm.week for arm in arms])  # a test is over within one
-    fold = np.searchsorted(np.quantile(week[len(judged) :], np.arange(1, _FOLDS) / _FOLDS), week)
-    fold[: len(judged)] = _FOLDS
+    fold = np.array([_FOLDS] * len(judged) + _folds(past))
     return [float(score) for score in foretold(design(known), known, fold)]
+
+
+def _folds(past: Sequence[Arm]) -> list[int]:
+    if len({(arm.test_id, arm.week) for arm in past}) != len({arm.test_id for arm in past}):
+        raise ValueError("a test of the past has arms of several weeks: what is of one time is not to foretell itself")
+    weeks = sorted(arm.week for arm in past)
+    ends = [weeks[len(weeks) * fold // _FOLDS] for fold in range(1, _FOLDS)] if weeks else []
+    folds = [bisect_left(ends, arm.week) for arm in past]
+    if len(set(folds)) < 2:
+        raise ValueError("the past has too few weeks for some to foretell the others")
+    return folds
+
+
+def _bare(headline: str) -> str:
+    return re.sub(r"[\W_]+", "", headline.lower())
 
 
 def main(
@@ -115,9 +143,9 @@ def main(
     impressions, clicks and valid (True or False). The arm of item_id N is id-(100,000 + N) in the log.
     """
     with readable(log):
-        judged = frozenset(shown(Log(log, Format.R6B)))
+        judged = frozenset(survey(Log(log, Format.R6B)).items)
     try:
-        with readable(arms, "--arms"), gzip.open(arms, "rt", encoding="utf-8", newline="") as file:
+        with readable(arms, "--arms"), gzip.open(arms, "rt", encoding="utf-8-sig", newline="") as file:
             found = items(archive(file), judged)
     except ValueError as error:
         raise typer.BadParameter(f"{arms}: {error}", param_hint="--arms") from None

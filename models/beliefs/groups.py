@@ -2,7 +2,7 @@
 
 The field of the feature spec with `group = true` says which do. Residuals of a group are those of its items
 (`models.beliefs.residuals`), of which there are more: that all of them are clicked more than the model has it is known
-long before anything is known of one. Without such a field there is nothing to keep.
+long before anything is known of one. Without such a field there is nothing to keep. Items without a value are no group.
 """
 
 from dataclasses import dataclass
@@ -35,31 +35,49 @@ class Groups(ByRow):
 
     def init(self, network: ClickNetwork, generator: torch.Generator) -> State:
         column = group_column(network.spec)
-        names = ("residual", "information") if column else ()
+        names = _names(column) if column else ()
         return State(kept={name: torch.zeros(column.field.rows) for name in names if column})
 
     def note(
         self, network: ClickNetwork, click: Params, state: Params, lesson: Lesson, generator: np.random.Generator
     ) -> None:
-        if state:
-            residual, information = residuals(lesson)
-            rows = self.rows(network.spec, lesson.batch)
-            state["residual"].index_add_(0, rows, residual)
-            state["information"].index_add_(0, rows, information)
+        column = group_column(network.spec)
+        if column is None:
+            return
+        rows = self.rows(network.spec, lesson.batch)
+        for name, value in zip(_names(column), residuals(lesson), strict=True):
+            state[name].index_add_(0, rows, torch.where(rows > 0, value, 0.0))
 
     def rows(self, spec: FeatureSpec, batch: Batch[Tensor]) -> Tensor:
         column = group_column(spec)
         if column is None:
             return batch.item_index.new_zeros(0, dtype=torch.int64)
-        return batch.item_index[:, column.start].long() - column.offset
+        return _rows(column, batch)
 
-    def effect(self, network: ClickNetwork, state: Params, batch: Batch[Tensor], variance: float) -> Tensor:
-        """The mean of what the model's log odds lack, given a normal prior, to first order, (B,)."""
-        rows = self.rows(network.spec, batch)
-        return state["residual"][rows] / (1.0 / variance + state["information"][rows])
+    def effect(self, column: Column, state: Params, batch: Batch[Tensor], variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each item, whether it has a group, and the mean of what the model's log odds lack there, to first order,
+        given a normal prior: (B,) bool, (B,)."""
+        rows = _rows(column, batch)
+        residual, information = (state[name][rows] for name in _names(column))
+        return rows > 0, residual / (1.0 / variance + information)
+
+
+def _names(column: Column) -> tuple[str, str]:
+    """Of S and I. With that of the field: sums of another field's groups are refused."""
+    return f"{column.field.name}.residual", f"{column.field.name}.information"
+
+
+def _rows(column: Column, batch: Batch[Tensor]) -> Tensor:
+    """Of its table, (B,) int64; 0 is no value."""
+    return batch.item_index[:, column.start].long() - column.offset
 
 
 def raised(p: Tensor, effect: Tensor) -> Tensor:
     """Click probabilities p (B,) where the log odds are so much higher, to first order: of rare clicks the quotient of
     those that came and those that were foreseen."""
-    return torch.clamp(p + p * (1.0 - p) * effect, 1e-6, 1.0 - 1e-6)
+    return apart(p + p * (1.0 - p) * effect)
+
+
+def apart(p: Tensor) -> Tensor:
+    """Apart from 0 and 1, so that p (1 - p) is a divisor."""
+    return torch.clamp(p, 1e-6, 1.0 - 1e-6)

@@ -48,8 +48,12 @@ class Catalogue(NamedTuple):
 
 
 def read(lines: Iterable[bytes], spec: FeatureSpec) -> Catalogue:
-    """Raises ValueError, with the number of the line: no such object, features that the spec does not have, more clicks
-    than impressions, or an id for the second time. Or, without one: more clicks in all than can be learned."""
+    """Items, one a line.
+
+    Raises:
+        ValueError: with the number of the line, no such object, features that the spec does not have, more clicks than
+            impressions, or an id for the second time; of all, a past without a click, or with more than are learned.
+    """
     decoder, encoder = msgspec.json.Decoder(Known), Encoder(spec)
     features: dict[str, Features] = {}
     past = []
@@ -60,12 +64,14 @@ def read(lines: Iterable[bytes], spec: FeatureSpec) -> Catalogue:
             one = _usable(decoder.decode(line), encoder)
             if one.id in features:
                 raise ValueError(f"{one.id} for the second time")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"line {number}: {error}") from None
         features[one.id] = one.features
         if one.impressions:
             past.append(one)
     clicks = sum(one.clicks for one in past)
+    if past and not clicks:
+        raise ValueError("the past has no click, of which nothing can be learned")
     if clicks > MOST_CLICKS:
         raise ValueError(f"{clicks} clicks of the past; at most {MOST_CLICKS} are learned: divide all counts alike")
     return Catalogue(features, past)
@@ -84,14 +90,14 @@ def _usable(item: Known, encoder: Encoder) -> Known:
 def learned(past: Sequence[Known], network: ClickNetwork, *, seed: int, learning_rate: float = 0.003) -> Learner:
     """A click model that has learned every click of the past, and about as many of the other impressions, three times.
 
-    Their order is random: counts do not tell it. Whose impressions they were is not known either, so that features of
-    users and contexts are missing. So are the items' ids: what a model keeps of an old one says nothing of new items,
-    and what their features say must not hide behind it.
+    There must be a click. Their order is random: counts do not tell it. Whose impressions they were is not known
+    either, so that features of users and contexts are missing. So are the items' ids: what a model keeps of an old one
+    says nothing of new items, and what their features say must not hide behind it.
     """
     generator = np.random.default_rng([seed, len(past)])
     clicks = np.array([one.clicks for one in past])
     others = np.array([one.impressions for one in past]) - clicks
-    rate = min(1.0, max(int(clicks.sum()), 1) / max(int(others.sum()), 1))
+    rate = min(1.0, int(clicks.sum()) / max(sum(others.tolist()), 1))  # impressions may be more than an int64 holds
     learner = Learner(network, learning_rate=learning_rate, seed=seed, negative_rate=rate)
     kept = np.repeat(np.tile(np.arange(len(past)), 2), np.concatenate([clicks, generator.binomial(others, rate)]))
     label = (np.arange(len(kept)) < clicks.sum()).astype(np.float32)

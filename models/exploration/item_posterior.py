@@ -28,7 +28,7 @@ from torch import Tensor
 
 from models import bonus
 from models.beliefs.belief import below
-from models.beliefs.groups import Groups, group_column, raised
+from models.beliefs.groups import Groups, apart, group_column, raised
 from models.beliefs.residuals import Residuals
 from models.networks.click import ClickNetwork, Params
 from models.types import Inputs, NoiseInput, Scores
@@ -69,12 +69,12 @@ class ItemPosterior:
         p = torch.sigmoid(network.logit(params, inputs.batch))
         residuals, groups = self.beliefs
         residual, information = residuals.of(network, below(residuals, params), inputs.batch)
-        base, variance, z = p, self.prior_sd**2, self.z
-        if group_column(network.spec):
-            effect = groups.effect(network, below(groups, params), inputs.batch, variance)
-            base, residual = raised(p, effect), residual - effect * information
-            information = information * (base * (1.0 - base)) / (p * (1.0 - p))
-            variance, z = _WITHIN_SD**2, _WITHIN_Z * self.z
+        base, variance, z = p, torch.tensor(self.prior_sd**2), torch.tensor(self.z)
+        if column := group_column(network.spec):
+            grouped, effect = groups.effect(column, below(groups, params), inputs.batch, variance)
+            base, residual = torch.where(grouped, raised(p, effect), p), residual - effect * information
+            information = information * (base * (1.0 - base)) / (apart(p) * (1.0 - apart(p)))
+            variance, z = torch.where(grouped, _WITHIN_SD**2, variance), torch.where(grouped, _WITHIN_Z * z, z)
         weight = base * (1.0 - base) / (1.0 / variance + information)
         mean = torch.clamp(base + weight * residual, 0.0, 1.0)  # far from 0, first order is too long a step
         e = bonus.normal(inputs.noise["normal"]).squeeze(1) if self.uncertainty == "thompson" else 1.0

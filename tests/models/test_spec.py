@@ -26,6 +26,7 @@ def field(**changes):
         (field(kind="categoric"), "kind"),
         (field(kind="sequence"), "sequence"),
         (field(buckets=0), "buckets"),
+        (field(buckets=2**31 - 1), "more than 2147483647 rows in all: lower their buckets"),
         (field(width=0), "width"),
         (field(width="wide"), "width"),
         (field(kind="numeric", std=0), "std"),

@@ -244,6 +244,7 @@ def test_a_run_is_known_by_its_items_and_its_learning_rate(
         ("items.jsonl", '"kind": "good"}}', '"colour": "red"}}', "items.jsonl: line"),
         ("spec.toml", '"features"', '"others"', 'need a multi_hot field "features"'),
         ("spec.toml", "fields", "felder", "expected [[fields]]"),
+        ("spec.toml", "max_values = 136", "max_values = 1", 'of "features", whose max_values are fewer'),
     ],
 )
 def test_what_cannot_be_known_is_an_error(
@@ -258,13 +259,19 @@ def test_what_cannot_be_known_is_an_error(
     assert message.replace("SHOWN", first) in " ".join(done.stderr.replace("\u2502", " ").split())
 
 
-def test_items_and_spec_belong_together_and_to_the_log(log: Path, known: list[str], invoke: Invoke) -> None:
+def test_items_and_spec_belong_together_and_to_the_log(
+    log: Path, known: list[str], tmp_path: Path, invoke: Invoke
+) -> None:
     def refused(*arguments: object) -> str:
         done = invoke("--log", log, "--strategies", "random", "--warm-up", 0, "--limit", 20, *arguments)
         assert done.exit_code == 2
         return " ".join(done.stderr.replace("\u2502", " ").split())
 
     assert "the log says nothing of its items' kind; give --items, too" in refused(*known[2:])
+    config = tmp_path / "counting.toml"
+    config.write_text('[strategies.counting]\nmethod = "count_ucb"\n')
+    counting = "--strategies", "counting", "--config", config, *known
+    assert 'counting: items are told apart by an item field with source = "id"' in refused(*counting)
     assert "features.kind: not in the feature spec; known are []; what of the items" in refused(*known[:2])
     items = Path(known[1])
     items.write_text(items.read_text().replace('{"id": "', '{"id": "other-'))

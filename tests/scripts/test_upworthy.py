@@ -30,8 +30,8 @@ def arm(number: int, test: str, place: int, headline: str, *, clicks: int = 20, 
 
 def arms() -> list[Arm]:
     """Of 100 tests each has a headline with "good", clicked by 3 %, and one with "bad", clicked by 1 %."""
-    found = [arm(1, "judged", 0, "bad x"), arm(2, "judged", 1, "good x"), arm(3, "copy", 0, "good x", clicks=900)]
-    found += [arm(4, "broken", 0, "good", valid=False)]
+    found = [arm(1, "judged", 0, "bad x"), arm(2, "judged", 1, "good x"), arm(3, "copy", 0, "Good -- X!", clicks=900)]
+    found += [arm(4, "broken", 0, "bad y", valid=False), arm(5, "broken", 1, "good y"), arm(6, "z", 0, "bad y")]
     for n in range(100):
         pair = [("good", 30), ("bad", 10)] if n % 2 else [("bad", 10), ("good", 30)]
         for place, (word, clicks) in enumerate(pair):
@@ -41,7 +41,7 @@ def arms() -> list[Arm]:
 
 
 def test_the_past_shares_no_test_and_no_headline_with_the_log() -> None:
-    found = {str(one["id"]): one for one in items(arms(), frozenset({"id-100002"}))}
+    found = {str(one["id"]): one for one in items(arms(), frozenset({"id-100002", "id-100004"}))}
     assert set(found) == {"id-100002", *(f"id-{100_100 + n}" for n in range(200))}
     assert "clicks" not in found["id-100002"]
     last = found["id-100299"]
@@ -55,7 +55,7 @@ def test_a_score_is_what_words_say_of_arms_beside_those_of_their_test() -> None:
     bad, good, *past = [one["features"]["score"] for one in found]  # type: ignore[index]
     assert good == pytest.approx(-bad, abs=2e-5)
     assert 0.1 < good < 0.5  # what is 1.5 times the mean, shrunk
-    assert [score > 0.1 for score in past] == [False, True, True, False] * 50
+    assert [score > 0.1 for score in past[-200:]] == [False, True, True, False] * 50
 
 
 HEADER = "item_id,test_id,arm,n_arms,week,impressions,clicks,valid,headline"
@@ -74,6 +74,9 @@ def test_rows_of_the_archive_become_arms() -> None:
         (["1317513291 id-560620 0 |user 1"], "line 1: no column item_id, test_id"),
         ([HEADER, ROW, ROW.replace("1020", "some")], "line 3: .*impressions"),
         ([HEADER, ROW.replace("29", "-1")], "line 2: .*clicks"),
+        ([HEADER, ROW.replace("29", "1021")], "line 2: 1021 clicks on 1020 impressions"),
+        ([HEADER, ROW, ROW.replace("So", "Or")], "line 3: item_id 7 for the second time"),
+        ([HEADER, ROW, '"' + "x" * 200_000 + '"'], "after line 2: field larger"),
         ([HEADER, ROW.replace("29", "1e30")], "line 2: .*clicks"),
         ([HEADER, ROW.replace("True", "maybe")], "line 2: .*valid"),
         ([HEADER, "7,t,0"], "line 2"),
@@ -88,8 +91,16 @@ def test_what_is_no_archive_is_an_error_with_the_line(lines: list[str], message:
 def test_an_archive_of_another_log_is_an_error() -> None:
     with pytest.raises(ValueError, match="has the id of one of the items of the log"):
         items(arms(), frozenset({"id-7"}))
-    with pytest.raises(ValueError, match="no valid arm of the past"):
-        items(arms()[:3], frozenset({"id-100001", "id-100002"}))
+
+
+def test_a_past_that_could_only_foretell_itself_is_an_error() -> None:
+    log, past = frozenset({"id-100001", "id-100002"}), arms()
+    for same in (past[:3], [msgspec.structs.replace(one, week=201_301) for one in past]):
+        with pytest.raises(ValueError, match="too few weeks"):
+            items(same, log)
+    past[-1] = msgspec.structs.replace(past[-1], week=201_401)
+    with pytest.raises(ValueError, match="arms of several weeks"):
+        items(past, log)
 
 
 def write(tmp_path: Path) -> tuple[Path, Path]:
@@ -110,6 +121,7 @@ def write(tmp_path: Path) -> tuple[Path, Path]:
         ("log.txt", "none", "--arms: cannot read none"),
         ("log.txt", "log.txt", "--arms: log.txt is not an intact gzip file"),
         ("arms.csv.gz", "log.txt", "--log: arms.csv.gz has no usable line"),
+        ("log.txt", "latin.gz", "--arms: latin.gz: after line"),
         ("log.txt", "cut.gz", "--arms: cut.gz is not an intact gzip file"),
     ],
 )
@@ -117,6 +129,7 @@ def test_files_that_are_not_what_they_should_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, arms: str, message: str
 ) -> None:
     packed = write(tmp_path)[1]
+    (tmp_path / "latin.gz").write_bytes(gzip.compress(f"{HEADER}\n{ROW}é".encode("latin1")))
     (tmp_path / "cut.gz").write_bytes(packed.read_bytes()[:-20])
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(APP, ["--arms", arms, "--log", log, "--out", "items.jsonl"])

@@ -9,7 +9,7 @@ from onnxruntime import InferenceSession
 
 from models.beliefs.groups import Groups, group_column
 from models.export import export
-from models.features import Encoder
+from models.features import Encoder, Features
 from models.learner import Learner
 from models.networks.click import ClickNetwork, NetworkConfig, tensors
 from models.policy import Policy
@@ -101,6 +101,53 @@ def test_a_group_that_the_model_has_too_low_does_not_favour_what_was_shown(catal
     assert abs(lead["group = true"]) < 0.05
 
 
+def test_items_without_a_value_are_no_group() -> None:
+    """Beside others that have one, they are scored as if there were no groups."""
+    found = {}
+    for group in ("", "group = true"):
+        network = network_of(group)
+        features: list[Features] = [{}, {}, {"story": "s"}, {"story": "s"}]
+        batch = Encoder(network.spec).batch([f"i{n}" for n in range(4)], features)
+        strategy = build("item_posterior", {"uncertainty": "ucb"})
+        learner = Learner(network, learning_rate=1e-9, seed=3, beliefs=strategy.beliefs)
+        row = np.arange(300) % 4 // 2 * 2  # the first of each
+        learner.learn(
+            Batch(*batch[:2], batch.item_index[row], batch.item_weight[row]),
+            (np.arange(300) % 10 == 0).astype(np.float32),
+            np.zeros(300, np.int64),
+        )
+        found[group] = Policy(network, learner.params, strategy).scores(batch, {}, 1.0, np.zeros(4, np.int64)).score
+    np.testing.assert_allclose(found["group = true"][:2], found[""][:2], rtol=1e-6)
+    assert (np.abs(found["group = true"][2:] / found[""][2:] - 1.0) > 0.05).all()
+
+
+@pytest.mark.parametrize("logit", [-110.0, -40.0, 17.0, 40.0])
+def test_a_model_that_is_beyond_doubt_still_scores(catalogue: Batch, logit: float) -> None:
+    network = network_of("group = true")
+    learner, *_ = taught(network, catalogue)
+    with torch.no_grad():
+        learner.params["mlp.out.bias"].fill_(logit)
+    strategy = build("item_posterior", {"uncertainty": "ucb"})
+    shown_and_new = Encoder(network.spec).batch(["i0", "new", "alone"], [{"story": "s0"}, {"story": "s0"}, {}])
+    scores = Policy(network, learner.params, strategy).scores(shown_and_new, {}, 1.0, np.zeros(3, np.int64))
+    assert np.isfinite(scores.score).all()
+    np.testing.assert_allclose(scores.score, float(logit > 0), atol=2e-3)
+
+
+def test_sums_of_another_field_are_refused(catalogue: Batch) -> None:
+    """The spec's hash is the same, and so may the number of rows be."""
+    learner, *_ = taught(network_of("group = true"), catalogue)
+    moved = FeatureSpec.from_toml(FIELDS.format(group="group = true").replace("story", "campaign"))
+    other = Learner(
+        ClickNetwork(moved, learner.network.config),
+        learning_rate=0.02,
+        seed=9,
+        beliefs=build("item_posterior", {}).beliefs,
+    )
+    with pytest.raises(ValueError, match=r"groups\.campaign\.residual.*other options"):
+        other.restore(learner.weights(), learner.state(), learner.step)
+
+
 def test_without_a_group_nothing_is_kept_and_nothing_changes(catalogue: Batch) -> None:
     plain = network_of("")
     assert group_column(plain.spec) is None
@@ -142,8 +189,10 @@ def test_a_group_that_cannot_be_is_refused(text: str, message: str) -> None:
         FeatureSpec.from_toml(text)
 
 
-def test_the_exported_graph_computes_the_same(catalogue: Batch) -> None:
-    network = network_of("group = true")
+@pytest.mark.parametrize("name", ["story", "Ä story/of: 2.0"])
+def test_the_exported_graph_computes_the_same(catalogue: Batch, name: str) -> None:
+    spec = FeatureSpec.from_toml(FIELDS.format(group="group = true").replace("story", name))
+    network = ClickNetwork(spec, NetworkConfig(hidden=(6, 5)))
     learner, *_ = taught(network, catalogue)
     strategy = build("item_posterior", {"uncertainty": "ucb"})
     session = InferenceSession(export(network, strategy), providers=["CPUExecutionProvider"])
@@ -164,7 +213,7 @@ def test_a_restored_learner_goes_on_and_one_without_groups_begins_with_none(cata
     for source, kept in ((learner, True), (plain, False)):
         other = Learner(learner.network, learning_rate=0.02, seed=9, beliefs=build("item_posterior", {}).beliefs)
         other.restore(source.weights(), source.state(), source.step)
-        assert bool(other.params["groups.information"].any()) is kept
+        assert bool(other.params["groups.story.information"].any()) is kept
         assert other.params["residuals.information"].any()
         for name, value in source.weights().items():
             np.testing.assert_array_equal(other.params[name].detach().numpy(), value)

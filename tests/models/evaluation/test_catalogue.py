@@ -52,6 +52,8 @@ def test_items_of_the_past_are_those_with_impressions() -> None:
         ({"id": "b", "impressions": -1}, "line 2: .*>= 0"),
         ({"id": "b", "impressions": 10**18}, "line 2: .*<= 9007199254740992"),
         ({"id": "b", "impressions": 10**15, "clicks": 20_000_001}, "20000001 clicks of the past; at most 20000000"),
+        ({"id": "b", "impressions": 9}, "no click"),
+        (b'{"id": "b", "features": {"words": ' + b"[" * 100_000, "line 2: .*recursion"),
         ({"id": "b", "click": 1}, "line 2: .*click"),
         ({"id": "b", "features": {"colour": "red"}}, r"line 2: features\.colour"),
         ({"id": "b", "features": {"words": list("abcde")}}, "line 2: .*words"),
@@ -91,6 +93,11 @@ def test_the_past_is_the_same_for_the_same_seed_alone() -> None:
     for name, value in one.items():
         np.testing.assert_array_equal(value, same[name])
     assert any((value != other[name]).any() for name, value in one.items())
+
+
+def test_impressions_may_be_more_than_an_integer_holds() -> None:
+    past = [Known(id=f"{n}", impressions=2**53, clicks=5) for n in range(1_100)]
+    assert learned(past, NETWORK, seed=3).step == 9  # 5,500 clicks and as many others, thrice
 
 
 def test_items_appear_with_what_is_known_of_them() -> None:
