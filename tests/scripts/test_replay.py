@@ -259,25 +259,30 @@ def test_what_cannot_be_known_is_an_error(
     assert message.replace("SHOWN", first) in " ".join(done.stderr.replace("\u2502", " ").split())
 
 
-def test_items_and_spec_belong_together_and_to_the_log(
-    log: Path, known: list[str], tmp_path: Path, invoke: Invoke
-) -> None:
+def test_items_and_spec_belong_together_and_to_the_log(log: Path, known: list[str], invoke: Invoke) -> None:
     def refused(*arguments: object) -> str:
         done = invoke("--log", log, "--strategies", "random", "--warm-up", 0, "--limit", 20, *arguments)
         assert done.exit_code == 2
         return " ".join(done.stderr.replace("\u2502", " ").split())
 
     assert "the log says nothing of its items' kind; give --items, too" in refused(*known[2:])
-    config = tmp_path / "counting.toml"
-    config.write_text('[strategies.counting]\nmethod = "count_ucb"\n')
-    counting = "--strategies", "counting", "--config", config, *known
-    assert 'counting: items are told apart by an item field with source = "id"' in refused(*counting)
     assert "features.kind: not in the feature spec; known are []; what of the items" in refused(*known[:2])
     items = Path(known[1])
     items.write_text(items.read_text().replace('{"id": "', '{"id": "other-'))
     assert "none of the log's 9 items is in it" in refused(*known)
     items.write_text("")
     assert "none of the log's 9 items is in it" in refused(*known)
+
+
+def test_a_strategy_that_needs_ids_is_refused_where_the_spec_has_none(
+    log: Path, known: list[str], tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "counting.toml"
+    config.write_text('[strategies.counting]\nmethod = "count_ucb"\n')
+    monkeypatch.setenv("AGERANK_CONFIG", str(config))
+    done = invoke("--log", log, "--strategies", "counting", *known)
+    assert done.exit_code == 2
+    assert 'counting: items are told apart by an item field with source = "id"' in done.stderr
 
 
 def test_what_is_known_of_the_log_is_said(log: Path, known: list[str], invoke: Invoke) -> None:
