@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import yaml
@@ -74,6 +75,22 @@ def test_the_default_strategy_is_the_one_that_is_called_so() -> None:
     assert len(named) == 3
     assert set(named) == {DEFAULT_STRATEGY}
     assert DEFAULT_STRATEGY in STRATEGIES
+
+
+def test_the_replay_of_upworthy_is_what_its_runs_say() -> None:
+    lines = (ROOT / "docs/results/replay_upworthy.jsonl").read_text().splitlines()
+    gain: dict[str, dict[int, float]] = {}
+    for one in map(json.loads, lines):
+        result, settings = one["result"], one["settings"]
+        random = result["expected_random_clicks"] / result["expected_random_matches"]
+        gain.setdefault(settings["strategy"]["method"], {})[settings["seed"]] = 100.0 * (result["ctr"] / random - 1.0)
+    text = (ROOT / "docs/experiments.md").read_text()
+    assert set(gain) == {"random", "greedy", "item_posterior"}
+    for method, by_seed in gain.items():
+        assert sorted(by_seed) == list(range(40))
+        values = list(by_seed.values())
+        assert f"| `{method}` | {fmean(values):+.1f}% ± {stdev(values) / 40**0.5:.1f} |" in text
+    assert f"`item_posterior` gains {fmean(gain['item_posterior'].values()):.1f} %" in (ROOT / "README.md").read_text()
 
 
 def prose(path: Path) -> str:
