@@ -1,6 +1,7 @@
 """Groups against sums over their examples, and the posterior of items within them against its formula."""
 
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def catalogue() -> Batch:
     return Encoder(spec).batch([f"i{n}" for n in range(ITEMS)], [{"story": f"s{n % GROUPS}"} for n in range(ITEMS)])
 
 
-def taught(network: ClickNetwork, catalogue: Batch, **options: float) -> tuple[Learner, dict, dict]:
+def taught(network: ClickNetwork, catalogue: Batch, **options: Any) -> tuple[Learner, dict, dict]:
     """A learner of random examples, and (S, I) by item and by story, from what it said of each before."""
     beliefs = build("item_posterior", {}).beliefs
     learner = Learner(network, learning_rate=0.02, seed=3, beliefs=beliefs, **options)
@@ -205,6 +206,21 @@ def test_the_exported_graph_computes_the_same(catalogue: Batch, name: str) -> No
     found = session.run(["score"], {one.name: given[one.name] for one in session.get_inputs()})[0]
     wanted = Policy(network, learner.params, strategy).scores(catalogue, {}, 1.0, np.zeros(ITEMS, np.int64)).score
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_a_delta_has_the_groups_that_a_step_changed(catalogue: Batch) -> None:
+    network = network_of("group = true")
+    learner, *_ = taught(network, catalogue, optimizer="sparse_adam")
+    learner.settle()
+    before = learner.weights()
+    row = np.array([1, 1, 2])
+    batch = Batch(*catalogue[:2], catalogue.item_index[row], catalogue.item_weight[row])
+    learner.learn(batch, np.array([1, 0, 0], np.float32), np.zeros(3, np.int64))
+    touched = learner.touched()
+    assert touched is not None
+    for name in ("groups.story.residual", "groups.story.information"):
+        assert touched[name].tolist() == np.flatnonzero(learner.weights()[name] != before[name]).tolist()
+        assert len(touched[name]) == 2
 
 
 def test_a_restored_learner_goes_on_and_one_without_groups_begins_with_none(catalogue: Batch) -> None:
