@@ -13,7 +13,7 @@ import numpy as np
 from msgspec.structs import astuple
 
 from models.columns import Columns, RefusedError, Texts
-from models.spec import Column, FeatureSpec, Layout, Side
+from models.spec import FeatureSpec, Layout, Side
 from models.types import Array, Batch
 
 Features = Mapping[str, Any]  # field -> value
@@ -127,14 +127,10 @@ class Encoder:
 def _missing(layout: Layout) -> tuple[Array, Array]:
     """(1, K) rows and weights of a row without any value: each field's own row 0, once."""
     index, weight = np.zeros((1, layout.slots), np.int32), np.zeros((1, layout.slots), np.float32)
-    for column in _columns(layout):
+    for column in layout.columns:
         index[:, column.start : column.start + column.field.slots] = column.offset
         weight[:, column.start] = 1.0
     return index, weight
-
-
-def _columns(layout: Layout) -> list[Column]:
-    return [column for table in layout.tables for column in table.columns]
 
 
 class _Side:
@@ -148,7 +144,7 @@ class _Side:
     """
 
     def __init__(self, layout: Layout, side: Side, path: Callable[[int], str], texts: Texts) -> None:
-        columns = [column for column in _columns(layout) if column.field.side == side]
+        columns = [column for column in layout.columns if column.field.side == side]
         self.columns = [column for column in columns if column.field.source == "features"]
         self._ids = Columns([column for column in columns if column.field.source == "id"], texts)
         self._features = Columns(self.columns, texts)

@@ -141,6 +141,11 @@ class Layout(NamedTuple):
     slots: int  # K
     width: int  # this side's part of D
 
+    @property
+    def columns(self) -> list[Column]:
+        """Of all tables, in the order of their slots."""
+        return [column for table in self.tables for column in table.columns]
+
 
 def _layout(name: str, fields: Sequence[Field]) -> Layout:
     tables, start = [], 0

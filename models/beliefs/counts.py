@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from models.beliefs.belief import Belief, ByRow, Lesson, State
+from models.beliefs.rows import rows_of
 from models.networks.click import ClickNetwork, Params
 from models.spec import Column, FeatureSpec
 from models.types import Batch
@@ -14,17 +15,15 @@ from models.types import Batch
 
 def id_column(spec: FeatureSpec) -> Column:
     """The item field that holds the id. Raises ValueError: there is none."""
-    for table in spec.item.tables:
-        for column in table.columns:
-            if column.field.source == "id":
-                return column
+    for column in spec.item.columns:
+        if column.field.source == "id":
+            return column
     raise ValueError('items are told apart by an item field with source = "id", and the feature spec has none')
 
 
 def id_rows(spec: FeatureSpec, batch: Batch[Tensor]) -> Tensor:
     """Each candidate's row among those of the id field, (B,) int64. Ids of one hash bucket count as one item."""
-    column = id_column(spec)
-    return batch.item_index[:, column.start].long() - column.offset
+    return rows_of(id_column(spec), batch)
 
 
 @dataclass(frozen=True, kw_only=True)

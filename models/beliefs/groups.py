@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.beliefs.belief import ByRow, Lesson, State
 from models.beliefs.residuals import residuals
+from models.beliefs.rows import rows_of
 from models.networks.click import ClickNetwork, Params
 from models.spec import Column, FeatureSpec
 from models.types import Batch
@@ -21,8 +22,7 @@ from models.types import Batch
 
 def group_column(spec: FeatureSpec) -> Column | None:
     """The item field whose values are groups."""
-    columns = [column for table in spec.item.tables for column in table.columns]
-    return next((column for column in columns if column.field.group), None)
+    return next((column for column in spec.item.columns if column.field.group), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,9 @@ class Groups(ByRow):
 
     def init(self, network: ClickNetwork, generator: torch.Generator) -> State:
         column = group_column(network.spec)
-        names = _names(column) if column else ()
-        return State(kept={name: torch.zeros(column.field.rows) for name in names if column})
+        if column is None:
+            return State()
+        return State(kept={name: torch.zeros(column.field.rows) for name in _names(column)})
 
     def note(
         self, network: ClickNetwork, click: Params, state: Params, lesson: Lesson, generator: np.random.Generator
@@ -44,7 +45,7 @@ class Groups(ByRow):
         column = group_column(network.spec)
         if column is None:
             return
-        rows = self.rows(network.spec, lesson.batch)
+        rows = rows_of(column, lesson.batch)
         for name, value in zip(_names(column), residuals(lesson), strict=True):
             state[name].index_add_(0, rows, torch.where(rows > 0, value, 0.0))
 
@@ -52,12 +53,12 @@ class Groups(ByRow):
         column = group_column(spec)
         if column is None:
             return batch.item_index.new_zeros(0, dtype=torch.int64)
-        return _rows(column, batch)
+        return rows_of(column, batch)
 
     def effect(self, column: Column, state: Params, batch: Batch[Tensor], variance: Tensor) -> tuple[Tensor, Tensor]:
         """Of each item, whether it has a group, and the mean of what the model's log odds lack there, to first order,
         given a normal prior: (B,) bool, (B,)."""
-        rows = _rows(column, batch)
+        rows = rows_of(column, batch)
         residual, information = (state[name][rows] for name in _names(column))
         return rows > 0, residual / (1.0 / variance + information)
 
@@ -65,11 +66,6 @@ class Groups(ByRow):
 def _names(column: Column) -> tuple[str, str]:
     """Of S and I. With that of the field: sums of another field's groups are refused."""
     return f"{column.field.name}.residual", f"{column.field.name}.information"
-
-
-def _rows(column: Column, batch: Batch[Tensor]) -> Tensor:
-    """Of its table, (B,) int64; 0 is no value."""
-    return batch.item_index[:, column.start].long() - column.offset
 
 
 def raised(p: Tensor, effect: Tensor) -> Tensor:

@@ -25,6 +25,11 @@ class Read(NamedTuple):
     weight: Tensor  # (R, slots) float32, 0 where a slot is empty
 
 
+def rows_of(column: Column, batch: Batch[Tensor]) -> Tensor:
+    """What each item reads of a categorical field, (B,) int64 among the field's rows: 0 is no value."""
+    return batch.item_index[:, column.start].long() - column.offset
+
+
 def fields(layout: Layout, index: Tensor, weight: Tensor) -> Iterator[Read]:
     """Field by field, of one side's part of a batch."""
     for table in layout.tables:

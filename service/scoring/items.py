@@ -41,8 +41,7 @@ class ItemStore:
         self.complete = False
         self.encoder = encoder
         self._layout, self._max_items = encoder.spec.item, max_items
-        columns = [column for table in self._layout.tables for column in table.columns]
-        weighted = [column for column in columns if column.field.kind != "categorical"]
+        weighted = [column for column in self._layout.columns if column.field.kind != "categorical"]
         self._weighted = [slot for one in weighted for slot in range(one.start, one.start + one.field.slots)]
         rows = max_items + 1  # row 0 is nobody's: unknown items are gathered from it
         self._index = np.zeros((rows, self._layout.slots), dtype=np.int32)

@@ -36,7 +36,6 @@ def golden(trainer: Trainer) -> dict[str, Array]:
 
 def _rows(generator: np.random.Generator, layout: Layout, count: int) -> tuple[Array, Array]:
     """Random rows of one side's fields, and weights: ((count, K) int32, (count, K) float32)."""
-    columns = [column for table in layout.tables for column in table.columns]
-    index = [one.offset + generator.integers(one.field.rows, size=(count, one.field.slots)) for one in columns]
+    index = [one.offset + generator.integers(one.field.rows, size=(count, one.field.slots)) for one in layout.columns]
     weight = generator.random((count, layout.slots), dtype=np.float32)
     return np.concatenate([np.empty((count, 0)), *index], axis=1).astype(np.int32), weight

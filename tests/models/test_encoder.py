@@ -43,7 +43,7 @@ def plain(encoder, ids, rows):
         unknown = [one for one in row or {} if one not in NAMES["item"]]
         if unknown:
             return "unknown_feature", f"candidates[{place}].features.{unknown[0]}"
-    for column in (column for table in layout.tables for column in table.columns):
+    for column in layout.columns:
         for place, (one, row) in enumerate(zip(ids, rows, strict=True)):
             value = one if column.field.source == "id" else (row or {}).get(column.field.name)
             bag = plain_value(column, value)

@@ -114,7 +114,7 @@ def test_guidance_by_the_item_or_by_all_fields(network, make_training_batch):
             (network.spec.context, batch.context_index, batch.context_weight),
             (network.spec.item, batch.item_index, batch.item_weight),
         ):
-            for column in (column for table in layout.tables for column in table.columns):
+            for column in layout.columns:
                 if column.field.kind == "numeric" or (guidance == "item" and column.field.source != "id"):
                     continue
                 slots = slice(column.start, column.start + column.field.slots)

@@ -60,7 +60,7 @@ def without_collisions(spec, batch):
         (spec.context, batch.context_index, batch.context_weight),
         (spec.item, batch.item_index, batch.item_weight),
     ):
-        for column in (column for table in layout.tables for column in table.columns):
+        for column in layout.columns:
             for slot in range(column.start + 1, column.start + column.field.slots):
                 before = index[:, column.start : slot] == index[:, slot : slot + 1]
                 weight[before.any(1), slot] = 0.0
