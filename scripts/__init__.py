@@ -8,7 +8,7 @@
     ingest    a historical log through the very streams and trainer     history, kuairand*, recorder, ingest_report
     report    the papers' tables, in simulated worlds                   report_*, results, plots
     tune      options of a method that pay there                        tune_spaces
-    world     a world fitted on a real log                              world_fits
+    world     a world fitted on a real log                              world_fits, upworthy_arms
     replay    judge strategies on a log of uniformly random traffic     replay_runs, replay_inputs, upworthy*
     ope       what another policy would have earned, from our own log   served_log
     rerun     a logged decision, computed again

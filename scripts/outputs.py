@@ -1,9 +1,18 @@
-"""Files that a command writes when its work is done: refused before it begins where that could not be."""
+"""What a command says and writes: tables, and files that are refused before it begins where they could not be."""
 
 import os
+import sys
 from pathlib import Path
 
 import typer
+from rich.console import Console
+
+WIDTH = 160  # characters, where no terminal says
+
+
+def for_tables() -> Console:
+    """As wide as the terminal, or as most tables need."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def to_write(path: Path | None) -> Path | None:

@@ -3,7 +3,6 @@
 import json
 import os
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from itertools import product
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from models.evaluation.driver import Protocol
 from models.registry import Strategy, build
-from scripts.outputs import to_write
+from scripts.outputs import for_tables, to_write
 from scripts.replay_inputs import check, readable
 from scripts.replay_runs import Format, Log, Model, Work
 from scripts.runs import Results, Row, run_all
@@ -24,7 +22,6 @@ from service.settings import SettingsError, read
 
 DEFAULTS = Protocol()
 COLUMNS = ("events", "matched", "clicks", "ctr", "expected_random_matches", "expected_random_clicks")
-_WIDTH = 120  # where no terminal says its own
 
 
 def replay(
@@ -121,7 +118,7 @@ def replay(
     if as_json:
         print(json.dumps([_row(one, result) for one, result in zip(work, results, strict=True)]))
     else:
-        Console(width=None if sys.stdout.isatty() else _WIDTH).print(_table(work, results, seeds))
+        for_tables().print(_table(work, results))
 
 
 def _strategies(names: str, config: Path | None) -> list[Strategy]:
@@ -151,15 +148,14 @@ def _row(work: Work, result: Row) -> Row:
     return {"strategy": work.strategy.name, "seed": work.seed, **{name: result[name] for name in COLUMNS}}
 
 
-def _table(work: Sequence[Work], results: Sequence[Row], seeds: int) -> Table:
+def _table(work: Sequence[Work], results: Sequence[Row]) -> Table:
     """A row for each strategy: mean and standard deviation over its seeds."""
     first = results[0]
     matches, clicks = first["expected_random_matches"], first["expected_random_clicks"]
     random_ctr = clicks / matches
     table = Table(
         title=f"{first['events']} visits; random display: {matches:.0f} matches, {clicks:.1f} clicks, "
-        f"CTR {random_ctr:.4%} expected",
-        caption=f"mean \u00b1 standard deviation of a run, over {seeds} seeds" if seeds > 1 else None,
+        f"CTR {random_ctr:.4%} expected"
     )
     for name in ("strategy", "matched", "clicks", "CTR", "over random"):
         left = name == "strategy"
@@ -168,6 +164,8 @@ def _table(work: Sequence[Work], results: Sequence[Row], seeds: int) -> Table:
     for one, result in zip(work, results, strict=True):
         by_strategy.setdefault(one.strategy.name, []).append(result)
     for name, runs in by_strategy.items():
+        if len(runs) > 1:
+            table.caption = f"mean \u00b1 standard deviation of a run, over {len(runs)} seeds"
         ctr = [run["ctr"] or 0.0 for run in runs]
         table.add_row(
             name,

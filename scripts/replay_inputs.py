@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import typer
 
-from models.beliefs.belief import fresh
+from models.beliefs.belief import begin
 from models.evaluation.catalogue import Catalogue
 from models.evaluation.r6b import Tally
 from models.networks.click import ClickNetwork
 from models.registry import Strategy, beliefs
-from models.spec import SpecError
+from models.spec import Field, SpecError
 from scripts.replay_runs import NETWORK, Log, Model, read_log
 
 
@@ -35,13 +35,13 @@ def check(log: Log, model: Model, strategies: Sequence[Strategy]) -> None:
     Raises:
         BadParameter: a file is not what it should be, or they do not belong together.
     """
-    _check_spec(model)
+    users = _check_spec(model)
     _check_strategies(model, strategies)
     if model.features is None and model.items is None:
         survey(log._replace(limit=1))
         return
     found = survey(log)
-    if found.features > model.users.max_values:
+    if found.features > users.max_values:
         message = f'{model.features}: a visit has {found.features} of "features", whose max_values are fewer'
         raise typer.BadParameter(message, param_hint="--features")
     if model.items is not None:
@@ -70,24 +70,26 @@ def survey(log: Log) -> Survey:
     return Survey(items, features)
 
 
-def _check_spec(model: Model) -> None:
+def _check_spec(model: Model) -> Field:
+    """Returns what the log's users have."""
     try:
         with readable(model.features or Path(), "--features"):
-            fields = model.spec.fields
-            model.users  # noqa: B018
+            fields, users = model.spec.fields, model.users
     except (SpecError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{model.features}: {error}", param_hint="--features") from None
     unknown = [one.name for one in fields if one.side == "item" and one.source != "id"]
     if unknown and model.items is None:
         message = f"{model.features}: the log says nothing of its items' {', '.join(unknown)}; give --items, too"
         raise typer.BadParameter(message, param_hint="--features")
+    return users
 
 
 def _check_strategies(model: Model, strategies: Sequence[Strategy]) -> None:
     network = ClickNetwork(model.spec, NETWORK)
     for strategy in strategies:
         try:
-            fresh(network, beliefs([strategy]), seed=0)
+            for belief in beliefs([strategy]):
+                begin(belief, network, seed=0)
         except ValueError as error:
             raise typer.BadParameter(f"{strategy.name}: {error}", param_hint="--strategies") from None
 

@@ -18,15 +18,13 @@ from models.evaluation.loop import POINTS
 from models.evaluation.worlds.world import TUNING_SEEDS, check_seeds
 from models.registry import build
 from models.spec import FeatureSpec
-from scripts.outputs import to_write
+from scripts.outputs import WIDTH, to_write
 from scripts.plots import Panel, svg
 from scripts.report_rows import Row, Table
 from scripts.report_summary import Summary, cells, markdown, summary
 from scripts.report_tables import TABLES
 from scripts.runs import Record, Results, revision, run_all
 from scripts.worlds import Learning, Life, Scale, check, identity, open_world, scale_of
-
-WIDTH = 160  # characters, where no terminal says
 
 Which = StrEnum("Which", {name.upper(): name for name in TABLES})  # type: ignore[misc]
 

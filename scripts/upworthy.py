@@ -4,81 +4,25 @@ A log's arm `id-N` is the archive's item N - 100,000. The others are of the past
 without those of the log's tests and those whose headline is one of the log's but for case and marks. Each has a score
 of its headline (`scripts.upworthy_scores`): those of the log by all of the past, those of the past by the weeks of
 which they are not, since from scores that had seen their clicks a model would learn to trust scores too much.
-
-References:
-    [1] Matias et al. 2021, "The Upworthy Research Archive, a time series of experiments in U.S. media", Scientific Data
 """
 
-import csv
-import gzip
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import numpy as np
 import typer
-from msgspec import Meta
 
 from scripts.outputs import to_write
 from scripts.replay_inputs import readable, survey
 from scripts.replay_runs import Format, Log
+from scripts.upworthy_arms import Arm, read_arms
 from scripts.upworthy_scores import Arms, design, foretold
 
-Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
-
-_FIRST = 100_000  # of the log's ids
 _FOLDS = 5  # of weeks
-
-
-class Arm(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the archive."""
-
-    item_id: Count
-    test_id: str
-    arm: str  # number in its test
-    headline: str
-    week: Count
-    impressions: Count
-    clicks: Count
-    valid: bool
-
-    def __post_init__(self) -> None:
-        if self.clicks > self.impressions:
-            raise ValueError(f"{self.clicks} clicks on {self.impressions} impressions")
-
-    @property
-    def id(self) -> str:
-        return f"id-{_FIRST + self.item_id}"
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {"impressions": self.impressions, "clicks": self.clicks}
-
-
-def archive(lines: Iterable[str]) -> list[Arm]:
-    """Of a csv file.
-
-    Raises:
-        ValueError: with the line, a column is missing or holds what it should not, more clicks than impressions, or an
-            item_id for the second time.
-    """
-    reader, found = csv.DictReader(lines), dict[int, Arm]()
-    try:
-        if missing := [name for name in Arm.__struct_fields__ if name not in (reader.fieldnames or ())]:
-            raise ValueError(f"no column {', '.join(missing)}")
-        for row in reader:
-            arm = msgspec.convert(row, Arm, strict=False)
-            if found.setdefault(arm.item_id, arm) is not arm:
-                raise ValueError(f"item_id {arm.item_id} for the second time")
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"after line {reader.line_num}: {error}") from None
-    except ValueError as error:
-        raise ValueError(f"line {reader.line_num}: {error}") from None
-    return list(found.values())
 
 
 def items(arms: Sequence[Arm], log: frozenset[str]) -> list[dict[str, object]]:
@@ -145,8 +89,8 @@ def main(
     with readable(log):
         judged = frozenset(survey(Log(log, Format.R6B)).items)
     try:
-        with readable(arms, "--arms"), gzip.open(arms, "rt", encoding="utf-8-sig", newline="") as file:
-            found = items(archive(file), judged)
+        with readable(arms, "--arms"):
+            found = items(read_arms(arms), judged)
     except ValueError as error:
         raise typer.BadParameter(f"{arms}: {error}", param_hint="--arms") from None
     out.write_text("".join(json.dumps(item) + "\n" for item in found))

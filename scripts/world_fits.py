@@ -1,7 +1,5 @@
 """Click probabilities fitted on real logs, for semi-real worlds (`models.evaluation.worlds.fitted`)."""
 
-import csv
-import gzip
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from torch.nn import functional
 
 from models.evaluation.worlds.fitted import Fit
 from models.types import Array
+from scripts.upworthy_arms import read_arms
 
 #: Of KuaiRand: columns that the models may know. Ids of users are left out: most come back too seldom.
 USER_COLUMNS = (
@@ -42,13 +41,16 @@ def upworthy(path: Path) -> Fit:
 
     An arm's log odds are shrunk towards those of all arms by as much of their spread as chance explains.
     """
-    with gzip.open(path, "rt", newline="") as file:
-        arms = [one for one in csv.DictReader(file) if one["valid"] == "True" and int(one["clicks"]) > 0]
+    try:
+        arms = [one for one in read_arms(path) if one.valid and one.clicks > 0]
+    except ValueError as error:
+        raise FitError(str(error)) from None
     if not arms:
         raise FitError(f"{path} has no valid arms")
-    tests = {name: number for number, name in enumerate(dict.fromkeys(one["test_id"] for one in arms))}
-    arms.sort(key=lambda one: tests[one["test_id"]])
-    shown, clicks = (np.array([int(one[name]) for one in arms], dtype=np.float64) for name in ("impressions", "clicks"))
+    tests = {name: number for number, name in enumerate(dict.fromkeys(one.test_id for one in arms))}
+    arms.sort(key=lambda one: tests[one.test_id])
+    shown = np.array([one.impressions for one in arms], dtype=np.float64)
+    clicks = np.array([one.clicks for one in arms], dtype=np.float64)
     effect = np.log(clicks / (shown - clicks))
     chance = 1.0 / clicks + 1.0 / (shown - clicks)  # variance of the log odds
     spread = max(float(effect.var() - chance.mean()), 1e-6)
@@ -61,7 +63,7 @@ def upworthy(path: Path) -> Fit:
         item_effect=shrunk,
         item_factor=np.zeros((len(arms), 1)),
         item_codes=np.zeros((len(arms), 0), dtype=np.int64),
-        item_group=np.array([tests[one["test_id"]] for one in arms]),
+        item_group=np.array([tests[one.test_id] for one in arms]),
         pool=np.array(10),
         visits_per_item=np.array(300.0),
     )

@@ -18,11 +18,11 @@ from rich.table import Table
 
 from scripts.bench.measure import Tell
 from scripts.demo_processes import DemoError
+from scripts.outputs import for_tables
 from service.errors import ServiceError
 from service.scoring.engines import Kind
 from service.settings import Settings
 
-WIDTH = 160  # of what is not printed on a terminal
 Row = dict[str, Any]
 Runs = Annotated[int, typer.Option(min=1, help="Each figure is the median of so many.")]
 Candidates = Annotated[str, typer.Option(help="Of a request; several numbers are separated by commas.")]
@@ -54,7 +54,7 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, title:
         table.add_column(column.title, justify="right" if column.form else "left")
     for row in rows:
         table.add_row(*(_cell(row[column.key], column.form) for column in columns))
-    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
+    for_tables().print(table)
 
 
 def whole_numbers(text: str) -> list[int]:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from scripts.bench.report import WIDTH, BenchError
+from scripts.bench.report import BenchError
+from scripts.outputs import for_tables
 
 Found = dict[str, Any]
 Advance = Callable[[str], None]  # is told what was done
@@ -52,7 +53,7 @@ def show(found: Found, titles: Mapping[str, str], *, title: str, as_json: bool) 
     table = Table(title=title, title_justify="left", show_header=False)
     for key, name in titles.items():
         table.add_row(name, _text(found[key]))
-    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
+    for_tables().print(table)
 
 
 def _text(value: Any) -> str:

@@ -1,14 +1,10 @@
 """`agerank models list`: what there is."""
 
-import sys
-
-from rich.console import Console
 from rich.table import Table
 
 from scripts.models.lane import AsJson, Config, opened, print_rows
+from scripts.outputs import for_tables
 from service.lanes import Version, overview
-
-WIDTH = 160  # of what is not printed on a terminal
 
 
 def list(config: Config = None, json: AsJson = False) -> None:
@@ -30,7 +26,7 @@ def list(config: Config = None, json: AsJson = False) -> None:
     for one in found.versions:
         state = "current, pinned" if one.state == "current" and found.pinned else one.state
         table.add_row(str(one.version), state, *_cells(one), one.reason)
-    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
+    for_tables().print(table)
 
 
 def _cells(one: Version) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from models.evaluation.catalogue import read
 from models.spec import FeatureSpec
-from scripts.upworthy import Arm, archive, items, main
+from scripts.upworthy import items, main
+from scripts.upworthy_arms import Arm, archive
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared/data"
